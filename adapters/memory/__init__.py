@@ -1,0 +1,1 @@
+"""First-class fakes: broker, objects, tables, clock."""

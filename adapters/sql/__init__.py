@@ -1,0 +1,1 @@
+"""Tables through SQLAlchemy: SQLite by default, PostgreSQL in production."""

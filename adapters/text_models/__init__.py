@@ -1,0 +1,1 @@
+"""Language models behind servers, and the excerpt when there is none."""

@@ -1,0 +1,1 @@
+"""The stages; none knows another."""

@@ -1,0 +1,1 @@
+"""PatchCore: verdict, heatmap, regions."""

@@ -1,0 +1,1 @@
+"""Similar past cases: an encoder and an exact index."""

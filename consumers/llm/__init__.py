@@ -1,0 +1,1 @@
+"""The response manual: retrieval, prompt, checked report."""

@@ -1,0 +1,1 @@
+"""Every derived event into the tables."""

@@ -1,0 +1,26 @@
+"""What a person decided."""
+
+from __future__ import annotations
+
+from typing import Literal
+from uuid import UUID
+
+from schemas.event import ImageEvent
+
+Decision = Literal["ok", "ng", "hold"]
+
+
+class ReviewRecorded(ImageEvent):
+    """A decision beside the machine's verdict, which it never overwrites.
+
+    `undoes` names the review that this one takes back; nothing is deleted.
+    """
+
+    decision: Decision | None = None
+    defect_type: str | None = None
+    reviewer: str
+    reason: str | None = None
+    action_taken: str | None = None
+    machine_verdict: str | None = None
+    register_as_case: bool = False
+    undoes: UUID | None = None
