@@ -219,7 +219,7 @@ class Inspections(Protocol):
         ...
 
     async def current(self, image_id: str, stage: str) -> Event | None:
-        """Return the current result of a stage for an image (newest origin), None if there is none."""
+        """Return a stage's current result for an image (newest origin), None without one."""
         ...
 
 
@@ -231,7 +231,7 @@ class Catalog(Protocol):
         ...
 
     async def product(self, code: str) -> dict[str, Any] | None:
-        """One product's record (the newest ProductConfigured as JSON), None if unknown or removed."""
+        """One product's newest ProductConfigured as JSON, None if unknown or removed."""
         ...
 
     async def rows(self, kind: str, product: str) -> Sequence[dict[str, Any]]:

@@ -1,1 +1,1 @@
-"""The contract: events, topics and their wire form. Imports only pydantic and the standard library."""
+"""The contract: events, topics and their wire form; imports pydantic and nothing else."""

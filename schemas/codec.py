@@ -55,7 +55,7 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Mess
 
 
 def _ce_subject(event: Event) -> str | None:
-    if isinstance(event, ImageEvent) or (isinstance(event, DeadLetter) and event.subject):
+    if isinstance(event, ImageEvent | DeadLetter) and event.subject:
         return event.subject.image_id
     return None
 

@@ -63,7 +63,7 @@ class BankPublished(Event):
     threshold: float
     map_threshold: float
     job_id: str | None = None
-    calibration: dict[str, float | str | list[float]] = {}
+    calibration: dict[str, float | str | list[float]] = Field(default_factory=dict)
     removed: bool = False
 
 

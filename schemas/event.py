@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
 from schemas.subject import Subject, UtcDatetime, WireModel
@@ -19,7 +19,7 @@ class Event(WireModel):
     event_id: UUID
     occurred_at: UtcDatetime
 
-    def __init_subclass__(cls, **kwargs: object) -> None:
+    def __init_subclass__(cls, **kwargs: Any) -> None:
         """Name the wire type after the class."""
         super().__init_subclass__(**kwargs)
         cls.type_name = cls.__name__

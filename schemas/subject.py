@@ -90,7 +90,7 @@ class Subject(WireModel):
 
     @property
     def partition_key(self) -> str:
-        """Kafka key: order holds per station, else source, else product (interfaces.md section 2)."""
+        """Kafka key: order holds per station, else source, else product."""
         return self.station or self.source or self.product
 
 
