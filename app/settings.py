@@ -104,6 +104,13 @@ class WebSettings(Section):
             return False
 
 
+class HealthSettings(Section):
+    """Where a worker role answers /health, /ready and /metrics; port 0 takes a free one."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)
+
+
 class SiteSettings(Section):
     """The plant."""
 
@@ -140,6 +147,7 @@ class Settings(BaseSettings):
     embed: EmbedSettings = EmbedSettings()
     anomaly: AnomalySettings = AnomalySettings()
     web: WebSettings = WebSettings()
+    health: HealthSettings = HealthSettings()
     site: SiteSettings = SiteSettings()
 
     def check_exposure(self) -> Self:
