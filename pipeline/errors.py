@@ -4,6 +4,7 @@ LinesideError
 ├── PoisonError      the event itself is at fault        → dead letter, now
 ├── TransientError   the world is at fault, for now      → held in key order, retried
 │   └── DependencyDownError  a whole dependency is away  → breaker opens, attempts not counted
+│       └── StorageFullError its disk is full            → as above; uploads answer 507
 ├── StalledError     the worker cannot go on             → stop, lose nothing
 ├── ConfigError      a setting is wrong                  → one line, no start
 ├── ConflictError    somebody else changed it first      → 409
@@ -51,6 +52,10 @@ class DependencyDownError(TransientError):
         """`dependency` names what is away: `objects`, `database`, `llm`."""
         super().__init__(message)
         self.dependency = dependency
+
+
+class StorageFullError(DependencyDownError):
+    """The disk is full: free space or enlarge it; work resumes by itself."""
 
 
 class StalledError(LinesideError):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
-from schemas.event import Event
+from schemas.event import Event, ImageEvent
 from schemas.message import Message, Position, Record, TopicPartition
 
 
@@ -81,6 +81,26 @@ class OpenReader(Protocol):
         start: Mapping[TopicPartition, int] | str = "earliest",
     ) -> AbstractAsyncContextManager[EventSource]:
         """Read all partitions of `topics` from explicit offsets, `earliest` or `latest`."""
+        ...
+
+
+class LogExtent(NamedTuple):
+    """What the log holds of some topics: per partition the first offset kept and the next one."""
+
+    cluster_id: str
+    first: Mapping[TopicPartition, int]
+    end: Mapping[TopicPartition, int]
+
+
+class DescribeLog(Protocol):
+    """Tells the feed whether a client's position still lies in the log."""
+
+    async def __call__(self, topics: Collection[str]) -> LogExtent:
+        """Look up cluster id, first and end offsets of all partitions of `topics`.
+
+        Raises:
+            DependencyDownError: the broker is away.
+        """
         ...
 
 
@@ -176,6 +196,22 @@ class Outbox(Protocol):
 
     def lease(self) -> AbstractAsyncContextManager[None]:
         """Wait to be the only relay, and stay it until the context ends."""
+        ...
+
+
+class Reservations(Protocol):
+    """Uploads that were begun and not finished: what the sweep mends."""
+
+    async def stale(self, before: datetime, limit: int) -> Sequence[ImageEvent]:
+        """Return the events given to `Outbox.reserve` before that time and still `storing`."""
+        ...
+
+    async def release(self, image_id: str) -> None:
+        """Drop a row that is still `storing`; an accepted or unknown one is left alone."""
+        ...
+
+    def sweep_lease(self) -> AbstractAsyncContextManager[None]:
+        """Wait to be the only sweep (another lock than the relay's), and stay it."""
         ...
 
 
