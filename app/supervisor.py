@@ -100,12 +100,18 @@ class Supervisor:
             if self._stopping:
                 return
             lived_s = time.monotonic() - child.started_at
-            child.failures_in_a_row = 0 if lived_s > HEALTHY_AFTER_S else child.failures_in_a_row + 1
+            child.failures_in_a_row = (
+                0 if lived_s > HEALTHY_AFTER_S else child.failures_in_a_row + 1
+            )
             step = min(child.failures_in_a_row, len(RESTART_DELAYS_S) - 1)
             child.restarts += 1
             logger.warning(
                 "a role died and is started again",
-                extra={"action": "role_died", "role": child.role, "exit_code": child.last_exit_code},
+                extra={
+                    "action": "role_died",
+                    "role": child.role,
+                    "exit_code": child.last_exit_code,
+                },
             )
             self._write()
             await asyncio.sleep(RESTART_DELAYS_S[step])

@@ -33,11 +33,15 @@ _COMMANDS = {
 class _LazyGroup(click.Group):
     """Lists commands without importing them: `lineside --help` needs no torch."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it
         """Names in the order of the table."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click calls it
+        cmd_name: str,
+    ) -> click.Command | None:
         """Import the file that holds a command."""
         entry = _COMMANDS.get(cmd_name)
         if entry is None:
@@ -47,7 +51,11 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(
+        self,
+        ctx: click.Context,  # noqa: ARG002 - click calls it
+        formatter: click.HelpFormatter,
+    ) -> None:
         """Write the table itself, so that no module is imported."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in _COMMANDS.items()])
