@@ -1,0 +1,149 @@
+"""How to reach a Kafka cluster, and what its clients' errors mean to the pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiokafka import errors
+from aiokafka.conn import create_conn
+from aiokafka.helpers import create_ssl_context
+
+from pipeline.errors import (
+    ConfigError,
+    DependencyDownError,
+    LinesideError,
+    StalledError,
+    TransientError,
+)
+
+KAFKA = "kafka"
+
+# The broker, or the way to it, is away: nothing is wrong with what was asked.
+_AWAY = (
+    errors.KafkaConnectionError,
+    errors.KafkaTimeoutError,
+    errors.KafkaUnavailableError,
+    errors.NodeNotReadyError,
+    errors.RequestTimedOutError,
+    errors.CoordinatorNotAvailableError,
+    errors.LeaderNotAvailableError,
+    errors.NotLeaderForPartitionError,
+    errors.NotEnoughReplicasError,
+    errors.NotEnoughReplicasAfterAppendError,
+    errors.StaleMetadata,
+    TimeoutError,
+    OSError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaConnection:
+    """Address and credentials. The password never shows in a repr."""
+
+    bootstrap_servers: str
+    client_id: str = "lineside"
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str = "PLAIN"
+    sasl_username: str | None = None
+    sasl_password: str | None = field(default=None, repr=False)
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    def client_options(self) -> dict[str, Any]:
+        """Keyword arguments that every aiokafka client takes.
+
+        Raises:
+            ConfigError: a certificate file cannot be read.
+        """
+        options: dict[str, Any] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "client_id": self.client_id,
+            "security_protocol": self.security_protocol,
+        }
+        if self.security_protocol.startswith("SASL"):
+            options["sasl_mechanism"] = self.sasl_mechanism
+            options["sasl_plain_username"] = self.sasl_username
+            options["sasl_plain_password"] = self.sasl_password
+        if self.security_protocol.endswith("SSL"):
+            try:
+                options["ssl_context"] = create_ssl_context(
+                    cafile=self.ssl_cafile, certfile=self.ssl_certfile, keyfile=self.ssl_keyfile
+                )
+            except OSError as error:
+                raise ConfigError(
+                    f"LINESIDE_KAFKA__SSL_CAFILE, __SSL_CERTFILE, __SSL_KEYFILE: {error}"
+                ) from None
+        return options
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error means that the broker cannot be reached now."""
+    return isinstance(error, _AWAY)
+
+
+def as_transient(error: Exception, doing: str) -> TransientError:
+    """Return what the pipeline raises for something that may be tried again.
+
+    `doing` says what failed, for people: `commit of group embed`.
+    """
+    words = str(error) or type(error).__name__
+    if is_away(error):
+        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({words})")
+    return TransientError(f"{doing}: {words}")
+
+
+def as_stalled(error: Exception, doing: str) -> DependencyDownError | StalledError:
+    """Return what the pipeline raises when a client cannot go on by itself."""
+    if is_away(error):
+        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({error})")
+    return StalledError(f"{doing}: {type(error).__name__}: {error}")
+
+
+async def stop_quietly(client: Any, limit_s: float = 10.0) -> None:
+    """Stop an aiokafka client; its `stop` may hang or raise (aiokafka issues 773 and 647)."""
+    try:
+        async with asyncio.timeout(limit_s):
+            await client.stop()
+    except (TimeoutError, errors.KafkaError, OSError):
+        return
+
+
+async def explain_refusal(connection: KafkaConnection, error: Exception) -> LinesideError:
+    """Tell refused credentials from a broker that is away; a client's bootstrap says neither."""
+    where = f"Kafka at {connection.bootstrap_servers}"
+    for address in connection.bootstrap_servers.split(","):
+        reason = await _knock(connection, address.strip())
+        if reason is not None:
+            return ConfigError(
+                f"{where} {reason}; check LINESIDE_KAFKA__SECURITY_PROTOCOL, __SASL_MECHANISM, "
+                "__SASL_USERNAME, __SASL_PASSWORD and __SSL_CAFILE"
+            )
+    return DependencyDownError(
+        KAFKA,
+        f"{where} does not answer ({error}); start it, "
+        "or correct LINESIDE_KAFKA__BOOTSTRAP_SERVERS",
+    )
+
+
+async def _knock(connection: KafkaConnection, address: str) -> str | None:
+    """Return how a broker that is there refuses us, None when it is away or lets us in."""
+    host, _, port = address.rpartition(":")
+    options = connection.client_options()
+    del options["bootstrap_servers"]
+    try:
+        opened = await create_conn(host, int(port), **options, request_timeout_ms=5000)
+    except errors.KafkaConnectionError:
+        return "hangs up before it says a word"
+    except (errors.KafkaError, ValueError) as refusal:
+        return f"refuses the credentials ({refusal})"
+    except ssl.SSLError as refusal:
+        return f"does not accept the TLS settings ({refusal.reason})"
+    except (TimeoutError, OSError):
+        return None
+    opened.close()
+    return None
