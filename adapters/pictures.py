@@ -180,7 +180,7 @@ def _as_jpeg(image: Image.Image) -> bytes:
 def _decoding() -> Iterator[None]:
     try:
         yield
-    except PoisonError:
+    except (PoisonError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - decoders raise whatever they meet in broken bytes
         raise PoisonError("corrupt_image", f"the picture cannot be decoded: {error}") from None
