@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,13 @@ class ProductFolder:
     """What lies in one product's folder. `misfits` are left out of everything, with a reason."""
 
     code: str
+    path: Path
     settings: dict[str, Any]
     normals: tuple[LabelledPicture, ...]
     defects: tuple[LabelledPicture, ...]
     manuals: tuple[Path, ...]
+    # file name → what cases.csv tells of it: decision, decided_at, action_taken, part_id
+    decisions: Mapping[str, Mapping[str, str]]
     misfits: tuple[tuple[Path, str], ...]
 
 
@@ -74,7 +79,29 @@ def _read_product(folder: Path) -> ProductFolder:
     manuals = tuple(
         path for path in sorted((folder / "manuals").glob("*")) if path.suffix.lower() in MANUALS
     )
-    return ProductFolder(code, settings, tuple(normals), tuple(defects), manuals, tuple(misfits))
+    return ProductFolder(
+        code,
+        folder,
+        settings,
+        tuple(normals),
+        tuple(defects),
+        manuals,
+        _decisions(folder / "cases.csv"),
+        tuple(misfits),
+    )
+
+
+def _decisions(listing: Path) -> dict[str, dict[str, str]]:
+    """Read what was decided about defect files: one row each, found by its column `file`."""
+    if not listing.is_file():
+        return {}
+    with listing.open(encoding="utf-8-sig", newline="") as text:
+        rows = list(csv.DictReader(text))
+    return {
+        Path(row["file"]).name: {k: v for k, v in row.items() if k and k != "file" and v}
+        for row in rows
+        if row.get("file")
+    }
 
 
 def _pictures(

@@ -10,10 +10,13 @@ from urllib.parse import quote
 
 from app.client import Client, Json
 from app.data_folder import LabelledPicture, ProductFolder
+from app.samples.split import read_held_out
 from pipeline.errors import RefusedError
 
 # step, files or picks done so far, in all
 Progress = Callable[[str, int, int], None]
+
+_CASE_FIELDS = ("defect_type", "decision", "decided_at", "action_taken", "part_id")
 
 
 @dataclass
@@ -40,8 +43,13 @@ class ImportPlan:
 
 
 def whole_folder(folder: ProductFolder) -> ImportPlan:
-    """Plan to take everything."""
-    return ImportPlan(folder, [item.path for item in folder.normals], folder.defects)
+    """Plan to take everything but what `held_out.txt` keeps for judging."""
+    held_out = read_held_out(folder.path)
+    return ImportPlan(
+        folder,
+        [item.path for item in folder.normals if item.path not in held_out],
+        [item for item in folder.defects if item.path not in held_out],
+    )
 
 
 def import_product(client: Client, plan: ImportPlan, on_progress: Progress) -> ImportResult:
@@ -134,31 +142,21 @@ def _send_normals(
 def _send_cases(
     client: Client, plan: ImportPlan, result: ImportResult, on_progress: Progress
 ) -> None:
-    """Send defects by type: the type is a field of the request, not read from names there."""
-    actions = {
-        entry[name]: entry["action_taken"]
-        for entry in plan.folder.settings.get("defect_types", ())
-        for name in ("code", "name_ko", "name_en")
-        if name in entry and entry.get("action_taken")
-    }
-    done = 0
-
-    def count(sent: int) -> None:
-        nonlocal done
-        done += sent
-        on_progress("past cases", done, len(plan.cases))
-
-    by_label: dict[str | None, list[Path]] = {}
+    """Send defects with what is known of each; those that have it in common go together."""
+    together: dict[tuple[tuple[str, str], ...], list[Path]] = {}
     for item in plan.cases:
-        by_label.setdefault(item.label, []).append(item.path)
-    for label, paths in by_label.items():
-        fields = {"defect_type": label, "decision": "ng", "action_taken": actions.get(label)}
-        answers = client.send_files(
-            _path(result.product, "cases"),
-            paths,
-            fields={name: value for name, value in fields.items() if value},
-            on_progress=count,
-        )
+        told = dict(plan.folder.decisions.get(item.path.name, {}))
+        fields = {name: told[name] for name in _CASE_FIELDS if name in told}
+        fields.setdefault("decision", "ng")
+        if item.label and "defect_type" not in fields:
+            fields["defect_type"] = item.label
+        together.setdefault(tuple(sorted(fields.items())), []).append(item.path)
+    done = 0
+    for shared, paths in together.items():
+        path = _path(result.product, "cases")
+        answers = client.send_files(path, paths, fields=dict(shared))
+        done += len(paths)
+        on_progress("past cases", done, len(plan.cases))
         result.refused += [item for item in answers if item["result"] == "refused"]
         result.cases += sum(item["result"] != "refused" for item in answers)
 

@@ -1,0 +1,1 @@
+"""`lineside demo`: everything on one machine with sample data, through the real interfaces."""
