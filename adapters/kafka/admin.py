@@ -209,7 +209,7 @@ class KafkaAdmin:
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in wanted]
         async with _answering("read topic settings"):
             answers = await self._client.describe_configs(asked)
-        lines = []
+        lines: list[str] = []
         for answer in answers:
             for _code, _words, _kind, name, entries in answer.resources:
                 actual = {str(entry[0]): str(entry[1]) for entry in entries}
