@@ -116,7 +116,7 @@ async def running_system(
         if "web" in roles:
             check_port(settings.web.host, settings.web.port, "LINESIDE_WEB__PORT or --port")
         variables = {"LINESIDE_STATE_DIR": str(state_dir), **(environment or {})}
-        variables |= _ports(settings)
+        variables |= _addresses(settings)
         broker, bootstrap, name = await _broker(stack, settings, on_step)
         variables["LINESIDE_KAFKA__BOOTSTRAP_SERVERS"] = bootstrap
         on_step("topics and tables")
@@ -143,8 +143,8 @@ async def running_system(
         yield Running(url, bootstrap, name, supervisor, broker)
 
 
-def _ports(settings: Settings) -> dict[str, str]:
-    """Take a free port for the search unless the environment names one."""
+def _addresses(settings: Settings) -> dict[str, str]:
+    """Where the roles listen: the search on a free port unless the environment names one."""
     if "LINESIDE_SEARCH__URL" in os.environ or "LINESIDE_SEARCH__PORT" in os.environ:
         port, url = settings.search.port, settings.search.url
     else:
@@ -155,6 +155,7 @@ def _ports(settings: Settings) -> dict[str, str]:
         "LINESIDE_SEARCH__URL": url,
         "LINESIDE_WEB__HOST": settings.web.host,
         "LINESIDE_WEB__PORT": str(settings.web.port),
+        "LINESIDE_WEB__TOKENS": json.dumps([t.get_secret_value() for t in settings.web.tokens]),
     }
 
 

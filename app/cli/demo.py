@@ -10,6 +10,7 @@ import signal
 import socket
 
 import click
+import psutil
 from pydantic import SecretStr
 
 from app.cli.processes import with_port
@@ -31,9 +32,10 @@ def demo(*, once: bool, as_json: bool, lan: bool, port: int | None, clean: bool)
     from app.demo.run import DemoOptions  # noqa: PLC0415 - the samples' packages are optional
 
     settings = with_port(settings, port or _free_port_from(settings))
-    options = DemoOptions(once=once, as_json=as_json)
+    token = address = None
     if lan:
-        settings, options = _open_to_lan(settings, options)
+        settings, token, address = _open_to_lan(settings)
+    options = DemoOptions(once=once, as_json=as_json, token=token, shown_url=address)
     try:
         return asyncio.run(_interruptible(settings, options))
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -71,28 +73,25 @@ def _free_port_from(settings: Settings) -> int:
     )
 
 
-def _open_to_lan(settings: Settings, options: object) -> tuple[Settings, object]:
-    from app.demo.run import DemoOptions  # noqa: PLC0415 - as above
-
-    assert isinstance(options, DemoOptions)
+def _open_to_lan(settings: Settings) -> tuple[Settings, str, str]:
+    """Return settings that listen everywhere, the token, and the address for a phone."""
     token = secrets.token_urlsafe(12)
     web = settings.web.model_copy(
         update={"host": "0.0.0.0", "tokens": (SecretStr(token),)}  # noqa: S104 - asked for, with a token
     )
     address = f"http://{_lan_address()}:{settings.web.port}/login?token={token}"
-    return settings.model_copy(update={"web": web}), DemoOptions(
-        once=options.once, as_json=options.as_json, token=token, shown_url=address
-    )
+    return settings.model_copy(update={"web": web}), token, address
 
 
 def _lan_address() -> str:
-    """Address of this machine in its network; no packet is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])
+    """Address of this machine in its network, of the first interface that is up."""
+    stats = psutil.net_if_stats()
+    for name, addresses in psutil.net_if_addrs().items():
+        for address in addresses:
+            is_lan = address.family == socket.AF_INET and not address.address.startswith("127.")
+            if is_lan and stats[name].isup:
+                return str(address.address)
+    return "127.0.0.1"
 
 
 def _clean(settings: Settings) -> int:

@@ -24,7 +24,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     for heading in headings:
         drawn.add_column(heading, overflow="fold")
     for row in rows:
-        drawn.add_row(*("–" if value is None else str(value) for value in row))
+        drawn.add_row(*("-" if value is None else str(value) for value in row))
     Console().print(drawn)
 
 

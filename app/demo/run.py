@@ -53,9 +53,7 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
     with progress_bars() as bars:
         tell = bars.reporter("sample data")
         say("sample data")
-        await asyncio.to_thread(
-            prepare, data, progress=lambda what, done, total: tell(what, done, total)
-        )
+        await asyncio.to_thread(prepare, data, progress=tell)
     environment = {"LINESIDE_DEMO": "1"}
     async with running_system(settings, environment=environment, on_step=say) as running:
         say(f"the page is at {options.shown_url or running.url + '/'}")
