@@ -1,0 +1,89 @@
+"""`lineside bench`: prints the figures that the documents claim."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.settings import read_settings
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+
+
+@click.group("bench")
+def bench() -> None:
+    """The figures that the documents claim."""
+
+
+@bench.command("runtime")
+@click.option("--records", default=50_000, show_default=True, type=click.IntRange(min=1000))
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1))
+@_JSON
+def runtime(*, records: int, rounds: int, as_json: bool) -> int:
+    """The worker with a no-op stage against a bare loop and FastStream, interleaved."""
+    from app.bench.runtime import bench_runtime, print_runtime  # noqa: PLC0415 - bench-only packages
+
+    result = asyncio.run(_with_broker(lambda servers: bench_runtime(servers, records, rounds)))
+    _print(result, print_runtime, as_json=as_json)
+    return 0 if result["passed"] else 1
+
+
+@bench.command("anomaly")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="DIR/<product>/{normal,defect}; the sample data by default.",
+)
+@click.option("--seeds", default=5, show_default=True, type=click.IntRange(1, 100))
+@_JSON
+def anomaly(*, root: Path | None, seeds: int, as_json: bool) -> int:
+    """How well PatchCore tells defects: split at random per seed, judged on what is held out."""
+    from app.bench.anomaly import bench_anomaly, print_anomaly  # noqa: PLC0415 - needs torch
+    from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
+
+    if root is None:
+        root = read_settings().state_dir.resolve() / "data"
+        prepare(root)
+    result = bench_anomaly(root, seeds)
+    _print(result, print_anomaly, as_json=as_json)
+    return 0
+
+
+@bench.command("latency")
+@click.option("--rate", default=5.0, show_default=True, type=click.FloatRange(min=0.1))
+@click.option("--images", "count", default=100, show_default=True, type=click.IntRange(min=10))
+@_JSON
+def latency(*, rate: float, count: int, as_json: bool) -> int:
+    """Client send to websocket receipt, less the time inside infer, split by hop."""
+    from app.bench.latency import bench_latency, print_latency  # noqa: PLC0415 - needs every role
+
+    with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
+        result = asyncio.run(bench_latency(Path(folder), rate=rate, count=count))
+    _print(result, print_latency, as_json=as_json)
+    return 0 if result["passed"] else 1
+
+
+async def _with_broker(measure: Any) -> Any:
+    from adapters.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - only when one is needed
+
+    named = read_settings().kafka.bootstrap_servers
+    if named:
+        return await measure(named)
+    with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
+        async with EmbeddedBroker(Path(folder)) as broker:
+            return await measure(broker.bootstrap_servers)
+
+
+def _print(result: Any, printer: Any, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False))
+    else:
+        printer(result)
+
+
+COMMANDS = {"bench": bench}
