@@ -1,0 +1,84 @@
+"""Outbox rows to topics: one relay at a time, one batch in flight, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from pipeline.errors import TransientError
+from pipeline.ports import Clock, EventSink, Outbox
+
+logger = logging.getLogger(__name__)
+
+_LONGEST_PAUSE_S = 5.0
+
+
+class Relay:
+    """Publishes what the outbox holds, at least once; `wake` after each append.
+
+    Rows written by another process are found by a poll. A batch that fails stops the relay
+    until it succeeds: later rows never overtake it (streaming.md section 10).
+    """
+
+    name = "relay"
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        sink: EventSink,
+        *,
+        clock: Clock,
+        poll_s: float = 1.0,
+        batch: int = 200,
+    ) -> None:
+        """Only assign."""
+        self._outbox = outbox
+        self._sink = sink
+        self._clock = clock
+        self._poll_s = poll_s
+        self._batch = batch
+        self._news = asyncio.Event()
+        self._trouble: str | None = None
+
+    def wake(self) -> None:
+        """Tell that there are new rows; call it on the relay's event loop."""
+        self._news.set()
+
+    def not_ready(self) -> Sequence[str]:
+        """Say why rows wait, when they do."""
+        return [self._trouble] if self._trouble else []
+
+    async def run(self) -> None:
+        """Relay until cancelled; what was published and not marked is published again."""
+        failures = 0
+        while True:
+            try:
+                async with self._outbox.lease():
+                    while True:
+                        self._news.clear()
+                        await self._drain()
+                        failures = 0
+                        self._trouble = None
+                        await self._wait_for_news()
+            except TransientError as error:
+                # The lease goes too: if the database is what failed, the lock may be lost.
+                failures += 1
+                self._trouble = f"relay: events wait in the outbox: {error}"
+                fields = {"action": "relay_waits", "failures": failures}
+                logger.warning("outbox rows cannot be published now", extra=fields)
+                await self._clock.sleep(min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 10)))
+
+    async def _drain(self) -> None:
+        while rows := await self._outbox.pending(self._batch):
+            positions = await self._sink.publish([row.message for row in rows])
+            pairs = zip(rows, positions, strict=True)
+            await self._outbox.mark_published({row.row_id: position for row, position in pairs})
+            if len(rows) < self._batch:
+                return
+
+    async def _wait_for_news(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._poll_s):
+                await self._news.wait()
