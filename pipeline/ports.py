@@ -202,11 +202,11 @@ class Outbox(Protocol):
 class Reservations(Protocol):
     """Uploads that were begun and not finished: what the sweep mends."""
 
-    async def stale(self, before: datetime, limit: int) -> Sequence[ImageEvent]:
+    async def unfinished(self, before: datetime, limit: int) -> Sequence[ImageEvent]:
         """Return the events given to `Outbox.reserve` before that time and still `storing`."""
         ...
 
-    async def release(self, image_id: str) -> None:
+    async def forget(self, image_id: str) -> None:
         """Drop a row that is still `storing`; an accepted or unknown one is left alone."""
         ...
 
@@ -226,6 +226,7 @@ class ImageFilter:
     lot_id: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    unacknowledged: bool = False
 
 
 class Inspections(Protocol):
@@ -270,8 +271,19 @@ class Catalog(Protocol):
         """One product's newest ProductConfigured as JSON, None if unknown or removed."""
         ...
 
-    async def rows(self, kind: str, product: str) -> Sequence[dict[str, Any]]:
-        """`banks`, `cases`, `manuals` or `defect_types` of a product, newest first, JSON-ready."""
+    async def rows(
+        self,
+        kind: str,
+        product: str | None = None,
+        *,
+        row_id: str | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> Sequence[dict[str, Any]]:
+        """`banks`, `cases`, `manuals` or `defect_types`, newest first, JSON-ready, none removed.
+
+        Narrowed to a product, or to the one of that id (version, case_id, manual_id, code).
+        """
         ...
 
     async def add_defect_type(self, product: str, defect_type: Mapping[str, str]) -> None:

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
-from pipeline.errors import RefusedError, StorageFullError
+from pipeline.errors import RefusedError, StorageFullError, TransientError
 from pipeline.ports import BlobStore, Catalog, Clock, Outbox
 from producers.image_check import MAX_BYTES, MAX_PIXELS, ImageFacts, check_image
 from schemas.event import act_event_id, uploaded_event_id

@@ -63,7 +63,7 @@ class Sweep:
     async def sweep_once(self, limit: int = 500) -> int:
         """Mend what is old enough; returns how many rows were finished or dropped."""
         before = self._clock.now() - timedelta(seconds=self._older_than_s)
-        events = await self._reservations.stale(before, limit)
+        events = await self._reservations.unfinished(before, limit)
         for event in events:
             await self._mend(event)
         return len(events)
@@ -75,7 +75,7 @@ class Sweep:
             self._wake()
             logger.info("unfinished upload kept", extra={"action": "sweep_kept", **fields})
         else:
-            await self._reservations.release(event.subject.image_id)
+            await self._reservations.forget(event.subject.image_id)
             logger.info("unfinished upload dropped", extra={"action": "sweep_dropped", **fields})
 
     async def _is_stored(self, event: ImageEvent) -> bool:
