@@ -53,3 +53,8 @@ docs: dev ## write the generated references
 lock: dev ## resolve the locks anew, with hashes and without addresses
 	@$(BIN)/uv pip compile --quiet --upgrade --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra all pyproject.toml -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --upgrade --no-header --no-emit-index-url --generate-hashes --python-version 3.11 --extra dev --constraint requirements.lock pyproject.toml -o requirements-dev.lock
+	@mkdir -p infra/requirements
+	@for role in web=web,notifier embed=embed,cpu,weights anomaly=anomaly,weights llm=llm record=none; do \
+	  extras=$$(echo "$${role#*=}" | sed 's/none//; s/\([^,][^,]*\)/--extra \1/g; s/,/ /g'); \
+	  $(BIN)/uv pip compile --quiet --no-header --no-annotate --no-emit-index-url --generate-hashes --python-version 3.11 $$extras --constraint requirements.lock pyproject.toml -o infra/requirements/$${role%%=*}.lock; \
+	done

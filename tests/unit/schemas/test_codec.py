@@ -82,9 +82,7 @@ def test_a_direct_publisher_may_leave_out_what_can_be_derived() -> None:
         (b" " * (MAX_VALUE_BYTES + 1), "oversized_value"),
     ],
 )
-def test_what_is_no_event_is_refused_with_its_own_reason(
-    value: bytes | None, reason: str
-) -> None:
+def test_what_is_no_event_is_refused_with_its_own_reason(value: bytes | None, reason: str) -> None:
     with pytest.raises(MalformedEventError) as caught:
         decode(_record(value))
     assert caught.value.reason == reason

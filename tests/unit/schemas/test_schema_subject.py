@@ -1,3 +1,4 @@
+import hashlib
 import unicodedata
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -10,8 +11,6 @@ SHA = "a" * 64
 
 def test_an_image_id_is_the_hash_of_the_canonical_array() -> None:
     # sha256 of ["p",null,null,null,null,null,"aaa…"] computed by hand with sha256sum.
-    import hashlib
-
     canonical = '["p",null,null,null,null,null,"' + SHA + '"]'
     assert image_id(product="p", sha256=SHA) == hashlib.sha256(canonical.encode()).hexdigest()[:32]
 
