@@ -13,7 +13,8 @@ Decision = Literal["ok", "ng", "hold"]
 class ReviewRecorded(ImageEvent):
     """A decision beside the machine's verdict, which it never overwrites.
 
-    `undoes` names the review that this one takes back; nothing is deleted.
+    `undoes` names the review that this one takes back; nothing is deleted. `acknowledges` names
+    the verdict (its event_id) that the reviewer has seen; such an act need not decide anything.
     """
 
     decision: Decision | None = None
@@ -24,3 +25,4 @@ class ReviewRecorded(ImageEvent):
     machine_verdict: str | None = None
     register_as_case: bool = False
     undoes: UUID | None = None
+    acknowledges: UUID | None = None

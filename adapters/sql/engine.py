@@ -1,0 +1,291 @@
+"""Opening the database, and running transactions on it.
+
+A transaction is a plain function on a synchronous connection: nothing but the database can be
+awaited inside one. On SQLite it runs on a thread of its own, one hop for the whole transaction
+(aiosqlite pays a hop for each of its four calls per statement); on PostgreSQL through asyncpg.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from pipeline.errors import ConfigError, DependencyDownError
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+# How long a writer waits for another process's transaction, which takes a few milliseconds.
+_BUSY_TIMEOUT_MS = 15_000
+_READERS = 2
+# PostgreSQL: serialization_failure and deadlock_detected; the transaction did nothing.
+_RETRIED_STATES = frozenset({"40001", "40P01"})
+_ATTEMPTS = 4
+
+
+class Database(Protocol):
+    """Runs transactions; `dialect` is `sqlite` or `postgresql`."""
+
+    dialect: str
+    url: URL
+
+    async def write(self, work: Work[T]) -> T:
+        """Run `work` in a transaction of its own, committed durably when this returns.
+
+        Being cancelled does not interrupt it: it commits or rolls back as a whole.
+
+        Raises:
+            DependencyDownError: `database`, away, locked or full.
+        """
+        ...
+
+    async def read(self, work: Work[T]) -> T:
+        """Run `work` on one snapshot.
+
+        Raises:
+            DependencyDownError: `database`, away.
+        """
+        ...
+
+
+def parse_url(database_url: str) -> URL:
+    """Return the address of a database.
+
+    Raises:
+        ConfigError: neither SQLite nor PostgreSQL.
+    """
+    url = make_url(database_url)
+    if url.drivername not in {"sqlite+aiosqlite", "sqlite", "postgresql+asyncpg", "postgresql"}:
+        raise ConfigError(
+            f"LINESIDE_DATABASE__URL: {url.drivername} is not known; "
+            "use sqlite+aiosqlite:///<file> or postgresql+asyncpg://<user>@<host>/<name>"
+        )
+    if url.get_backend_name() == "sqlite":
+        if not url.database or url.database == ":memory:":
+            raise ConfigError("LINESIDE_DATABASE__URL: SQLite needs a file, sqlite:///<file>")
+        return url.set(drivername="sqlite")
+    return url.set(drivername="postgresql+asyncpg")
+
+
+@asynccontextmanager
+async def open_database(database_url: str) -> AsyncIterator[Database]:
+    """Open the database; its tables must be there (`migrate`).
+
+    Raises:
+        ConfigError: no address of a supported database.
+    """
+    url = parse_url(database_url)
+    if url.get_backend_name() == "sqlite":
+        sqlite = SqliteDatabase(url)
+        try:
+            yield sqlite
+        finally:
+            await sqlite.close()
+    else:
+        postgres = PostgresDatabase(url)
+        try:
+            yield postgres
+        finally:
+            await postgres.close()
+
+
+def _pass_json(value: Any) -> str:
+    """Events are serialised by pydantic, once; anything else is written here."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def sqlite_engine(url: URL, *, begin: str, pool_size: int) -> Engine:
+    """Return an engine whose transactions start with `begin`; used by the migrations too."""
+    assert url.database is not None
+    Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(
+        url,
+        pool_size=pool_size,
+        max_overflow=0,
+        connect_args={"check_same_thread": False, "cached_statements": 512},
+        json_serializer=_pass_json,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: object) -> None:
+        # The driver's own transactions start too late (at the first write) to lock early.
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout={_BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "temp_store=MEMORY",
+            "cache_size=-32000",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+class SqliteDatabase:
+    """One file, one writing thread with its connection kept open, and a few reading ones."""
+
+    dialect = "sqlite"
+
+    def __init__(self, url: URL) -> None:
+        """Take the file's address; threads and connections start with their first use."""
+        self.url = url
+        self._writer = ThreadPoolExecutor(1, "lineside-write")
+        self._readers = ThreadPoolExecutor(_READERS, "lineside-read")
+        self._write_engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+        self._read_engine = sqlite_engine(url, begin="BEGIN", pool_size=_READERS)
+
+    async def write(self, work: Work[T]) -> T:
+        """Run on the writing thread; transactions queue there in order."""
+        return await self._on(self._writer, self._write_engine, work)
+
+    async def read(self, work: Work[T]) -> T:
+        """Run on a reading thread; WAL lets it go on beside a writer."""
+        return await self._on(self._readers, self._read_engine, work)
+
+    async def _on(self, pool: ThreadPoolExecutor, engine: Engine, work: Work[T]) -> T:
+        def run() -> T:
+            with engine.begin() as connection:
+                return work(connection)
+
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(pool, run)
+        except (OperationalError, InterfaceError, PoolTimeoutError) as error:
+            raise _down(error) from error
+
+    async def close(self) -> None:
+        """Finish what runs and close the file."""
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._write_engine.dispose()
+        self._read_engine.dispose()
+
+
+class PostgresDatabase:
+    """A pool of asyncpg connections."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: URL) -> None:
+        """Take the server's address; connections open with their first use."""
+        self.url = url
+        self.engine: AsyncEngine = create_async_engine(
+            url, pool_size=8, max_overflow=8, pool_pre_ping=False, json_serializer=_pass_json
+        )
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def write(self, work: Work[T]) -> T:
+        """Run in a task of its own, so that a caller's cancellation cannot cut it in two."""
+        task = asyncio.ensure_future(self._write(work))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return await asyncio.shield(task)
+
+    async def _write(self, work: Work[T]) -> T:
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return await self._run(work)
+            except DBAPIError as error:
+                state = getattr(error.orig, "sqlstate", None)
+                if state not in _RETRIED_STATES or attempt == _ATTEMPTS:
+                    raise
+        raise AssertionError
+
+    async def read(self, work: Work[T]) -> T:
+        """Run on a pooled connection."""
+        return await self._run(work)
+
+    async def _run(self, work: Work[T]) -> T:
+        try:
+            async with self.engine.begin() as connection:
+                return await connection.run_sync(work)
+        except DBAPIError as error:
+            if error.connection_invalidated or isinstance(
+                error, (OperationalError, InterfaceError)
+            ):
+                raise _down(error) from error
+            raise
+        except (OSError, PoolTimeoutError) as error:
+            raise _down(error) from error
+
+    async def close(self) -> None:
+        """Finish what runs and close the connections."""
+        if self._running:
+            await asyncio.wait(self._running)
+        await self.engine.dispose()
+
+
+def _down(error: Exception) -> DependencyDownError:
+    cause = getattr(error, "orig", None) or error
+    return DependencyDownError("database", f"the database does not answer: {cause}")
+
+
+async def migrate(database_url: str) -> None:
+    """Bring the tables to this version; safe to call from several processes at once.
+
+    Raises:
+        ConfigError: no address of a supported database.
+        DependencyDownError: `database`, away.
+    """
+    url = parse_url(database_url)
+    try:
+        if url.get_backend_name() == "sqlite":
+            await asyncio.to_thread(_migrate_sqlite, url)
+        else:
+            await _migrate_postgres(url)
+    except (OperationalError, InterfaceError, OSError) as error:
+        raise _down(error) from error
+
+
+def _migrate_sqlite(url: URL) -> None:
+    engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+    try:
+        with engine.begin() as connection:
+            _upgrade(connection)
+    finally:
+        engine.dispose()
+
+
+async def _migrate_postgres(url: URL) -> None:
+    engine = create_async_engine(url, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7205759403792794)")
+            await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+
+
+def _upgrade(connection: Connection) -> None:
+    # Imported here: only a start needs Alembic, every process needs the rest of this file.
+    from alembic import command  # noqa: PLC0415 - as said above
+    from alembic.config import Config  # noqa: PLC0415 - as said above
+
+    config = Config()
+    config.set_main_option(
+        "script_location", str(Path(__file__).parent / "migrations").replace("%", "%%")
+    )
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -1,0 +1,245 @@
+"""Facts and their publication in one transaction (architecture.md section 5)."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, func, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from adapters.sql.engine import Database, PostgresDatabase
+from adapters.sql.projection import project, subject_of, upload_row
+from adapters.sql.statements import insert, statement
+from adapters.sql.summaries import refresh
+from adapters.sql.tables import images, outbox, products
+from adapters.sql.writing import write_state
+from pipeline.errors import ConflictError, DependencyDownError
+from pipeline.ports import OutboxRow
+from schemas.codec import encode
+from schemas.configuration import ProductConfigured
+from schemas.event import Event
+from schemas.images import ImageUploaded
+from schemas.message import Message, Position
+from schemas.subject import Subject
+
+# How often a waiting relay looks whether the other one is gone.
+_LEASE_POLL_S = 0.5
+
+_PENDING = (
+    select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.value, outbox.c.headers)
+    .where(outbox.c.published_at.is_(None))
+    .order_by(outbox.c.id)
+    .limit(bindparam("rows"))
+)
+_PUBLISHED = (
+    update(outbox)
+    .where(outbox.c.id == bindparam("row_id"))
+    .values(
+        published_at=bindparam("published_at"),
+        partition=bindparam("to_partition"),
+        offset=bindparam("to_offset"),
+    )
+)
+_STATE = select(images.c.state).where(images.c.image_id == bindparam("image_id"))
+_REVISION = select(products.c.revision).where(products.c.product == bindparam("product"))
+_STORING = (
+    select(images.c.subject, images.c.label, images.c.upload_event_id, images.c.upload_at)
+    .where(images.c.state == "storing", images.c.received_at < bindparam("before"))
+    .order_by(images.c.received_at)
+    .limit(bindparam("rows"))
+)
+
+
+class SqlOutbox:
+    """`Outbox` on SQLite or PostgreSQL."""
+
+    def __init__(
+        self, database: Database, *, source: str, on_append: Callable[[], None] | None = None
+    ) -> None:
+        """`source` is the CloudEvents source; `on_append` wakes the relay of this process."""
+        self._database = database
+        self._dialect = database.dialect
+        self._source = source
+        self._on_append = on_append
+        self._insert_outbox = (
+            insert(self._dialect, outbox)
+            .values(
+                {
+                    name: bindparam(name)
+                    for name in ("event_id", "topic", "key", "value", "headers", "created_at")
+                }
+            )
+            .on_conflict_do_nothing()
+        )
+
+    async def append(self, events: Sequence[Event]) -> Sequence[bool]:
+        """Write each event's rows and its outbox row in one transaction (port `Outbox`)."""
+        messages = [encode(event, source=self._source) for event in events]
+
+        def work(connection: Connection) -> list[bool]:
+            is_new = [
+                self._append(connection, event, message)
+                for event, message in zip(events, messages, strict=True)
+            ]
+            # An upload starts as it should; the rest may change where an image stands.
+            subjects = (subject_of(e) for e in events if not isinstance(e, ImageUploaded))
+            refresh(connection, {s.image_id for s in subjects if s is not None})
+            return is_new
+
+        is_new = await self._database.write(work)
+        if self._on_append is not None and any(is_new):
+            self._on_append()
+        return is_new
+
+    def _append(self, connection: Connection, event: Event, message: Message) -> bool:
+        row = {
+            "event_id": str(event.event_id),
+            "topic": message.topic,
+            "key": message.key,
+            "value": message.value,
+            "headers": [[name, value.decode()] for name, value in message.headers],
+            "created_at": datetime.now(UTC),
+        }
+        if connection.execute(self._insert_outbox, row).rowcount == 0:
+            return False
+        if isinstance(event, ProductConfigured):
+            self._check_revision(connection, event)
+        changed = write_state(connection, self._dialect, project(event))
+        if isinstance(event, ProductConfigured) and not changed:
+            raise ConflictError
+        return True
+
+    def _check_revision(self, connection: Connection, event: ProductConfigured) -> None:
+        current = connection.scalar(_REVISION, {"product": event.product}) or 0
+        if event.revision != current + 1:
+            raise ConflictError(
+                f"{event.product} is at revision {current} by now; load it again and repeat"
+            )
+
+    async def reserve(self, event: Event) -> str:
+        """Note an upload before its bytes are stored (port `Outbox`)."""
+        if not isinstance(event, ImageUploaded):
+            raise TypeError(f"only an upload is reserved, not {event.type_name}")
+        row = upload_row(event, state="storing")
+        first = statement(self._dialect, "image")
+
+        def work(connection: Connection) -> str:
+            if connection.execute(first, row).rowcount:
+                return "new"
+            return str(connection.scalar(_STATE, {"image_id": row["image_id"]}))
+
+        return await self._database.write(work)
+
+    async def unfinished(self, before: datetime, limit: int) -> Sequence[ImageUploaded]:
+        """Uploads reserved before then whose bytes or outbox row are missing, oldest first.
+
+        For the sweep: those whose object is there go through `append`, the others through
+        `forget`.
+        """
+
+        def work(connection: Connection) -> Sequence[Any]:
+            return connection.execute(_STORING, {"before": before, "rows": limit}).all()
+
+        return [
+            ImageUploaded(
+                event_id=row.upload_event_id,
+                occurred_at=row.upload_at,
+                subject=Subject.model_validate(row.subject),
+                label=row.label,
+            )
+            for row in await self._database.read(work)
+        ]
+
+    async def forget(self, image_id: str) -> None:
+        """Drop a reservation whose bytes never came; an accepted image is left alone."""
+        gone = images.delete().where(images.c.image_id == image_id, images.c.state == "storing")
+        await self._database.write(lambda connection: connection.execute(gone) and None)
+
+    async def pending(self, limit: int) -> Sequence[OutboxRow]:
+        """Return unpublished rows, oldest first, chosen by their flag."""
+
+        def work(connection: Connection) -> Sequence[Any]:
+            return connection.execute(_PENDING, {"rows": limit}).all()
+
+        return [
+            OutboxRow(
+                row.id,
+                Message(
+                    row.topic, row.key, row.value, tuple((n, v.encode()) for n, v in row.headers)
+                ),
+            )
+            for row in await self._database.read(work)
+        ]
+
+    async def mark_published(self, positions: Mapping[int, Position]) -> None:
+        """Note where rows were published."""
+        now = datetime.now(UTC)
+        rows = [
+            {
+                "row_id": row_id,
+                "published_at": now,
+                "to_partition": position.partition,
+                "to_offset": position.offset,
+            }
+            for row_id, position in sorted(positions.items())
+        ]
+        if rows:
+            await self._database.write(
+                lambda connection: connection.execute(_PUBLISHED, rows) and None
+            )
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[None]:
+        """Wait to be the only relay: an advisory lock in PostgreSQL, a locked file beside SQLite.
+
+        Losing the connection gives the lease up; two relays for a moment publish the same event
+        twice under one id, which readers tolerate.
+        """
+        if isinstance(self._database, PostgresDatabase):
+            async with _advisory_lock(self._database):
+                yield
+        else:
+            assert self._database.url.database is not None
+            async with _file_lock(Path(self._database.url.database + ".relay.lock")):
+                yield
+
+
+@asynccontextmanager
+async def _file_lock(path: Path) -> AsyncIterator[None]:
+    with path.open("a") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                await asyncio.sleep(_LEASE_POLL_S)
+        # Closing the file gives the lock back, also when the process dies.
+        yield
+
+
+@asynccontextmanager
+async def _advisory_lock(database: PostgresDatabase) -> AsyncIterator[None]:
+    # One number per schema, so that two installations on one server do not wait for each other.
+    number = int.from_bytes(hashlib.sha256(b"lineside relay").digest()[:4], "big", signed=True)
+    ask = select(func.pg_try_advisory_lock(func.hashtext(text("current_schema()")), number))
+    try:
+        connection = await database.engine.connect()
+    except (SQLAlchemyError, OSError) as error:
+        raise DependencyDownError("database", "the database does not answer") from error
+    try:
+        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # Asked again and again: a blocking wait would hold a transaction open in the server.
+        while not await connection.scalar(ask):  # noqa: ASYNC110 - the lock is another process's
+            await asyncio.sleep(_LEASE_POLL_S)
+        yield
+    finally:
+        # Closed for good, not returned to the pool: the lock belongs to the session.
+        await connection.invalidate()
+        await connection.close()
