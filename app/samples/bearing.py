@@ -25,6 +25,7 @@ class _Part:
     height: Array
     outline: Array
     turned: Array
+    turning: Array
     steel: Array
     hole: Array
     cavity: Array
@@ -45,17 +46,18 @@ def _part() -> _Part:
         height += rise * step(-radius, -high, -low)
     height -= 18 * step(-radius, -_BORE - 3, -_BORE + 3)
     hole = step(-radius, -_BORE + 1, -_BORE + 4)
-    turned = step(-radius, -_BOSS - 4, -_BOSS + 1)
+    turned, turning = step(-radius, -_BOSS - 4, -_BOSS + 1), radius
     for bx, by in _BOLTS:
         near = np.hypot(xs - bx, ys - by).astype(np.float32)
         height -= 5 * step(-near, -38, -34) + 14 * step(-near, -22, -19)
         hole = np.maximum(hole, step(-near, -20, -17))
         turned = np.maximum(turned, step(-near, -38, -35))
-    height -= 1.6 * _engraving()
+        turning = np.where(near < 39, near + 400, turning)
+    height -= 3.0 * _engraving()
     deep = surface.shadow_of(height, 0, 0, 9) - height
     cavity = np.clip(1 - 0.055 * np.maximum(deep, 0), 0.35, 1).astype(np.float32)
     outline, steel = step(-edge, -0.7, 0.7), step(-radius, -_SEAT - 1, -_SEAT + 1)
-    return _Part(height, outline, turned, steel, hole, cavity)
+    return _Part(height, outline, turned, turning.astype(np.float32), steel, hole, cavity)
 
 
 def _engraving() -> Array:
@@ -75,21 +77,17 @@ def draw(defect: str | None, seed: int) -> Photo:
     if defect:
         relief, fresh, mask = _DRAW[defect](rng)
         height = height + relief
-    xs, ys = surface.grid()
-    centre = np.hypot(xs, ys).astype(np.float32)
-    cast = surface.noise(rng, 2.2) * 0.55 + surface.noise(rng, 5.0) * 0.5
-    lathe = surface.grooves(rng, centre, 1.6) * 0.35
+    cast = surface.noise(rng, 2.6) * 0.26 + surface.noise(rng, 7.0) * 0.22
+    lathe = surface.grooves(rng, part.turning, 1.3) * 0.10
     grain = cast * (1 - part.turned) + lathe * part.turned
     sx, sy = surface.slopes(height + grain)
-    placed = [pose.place(layer) for layer in (sx, sy, part.outline, part.turned, part.steel)]
-    sx, sy, outline, turned, steel = placed
-    hole, cavity = pose.place(part.hole), pose.place(part.cavity, 1.0)
-    dull = surface.reflect(sx, sy, light, 0.55) * 0.62
+    sx, sy, outline, turned = pose.place_all(sx, sy, part.outline, part.turned)
+    steel, hole, shade, bright = pose.place_all(part.steel, part.hole, 1 - part.cavity, fresh)
+    dull = surface.reflect(sx, sy, light, 0.55) * 0.36
     shiny = surface.reflect(sx, sy, light, 0.16) * _sheen(rng, pose)
     metal = dull + (shiny - dull) * turned
-    metal *= cavity * (1 + 0.035 * surface.noise(rng, 60) + 0.02 * surface.noise(rng, 14))
-    bright = pose.place(fresh)
-    metal = metal + bright * (0.55 + 0.5 * light.strength - metal) * 0.8
+    metal *= (1 - shade) * (1 + 0.035 * surface.noise(rng, 60) + 0.02 * surface.noise(rng, 14))
+    metal = metal + bright * (0.5 + 0.5 * light.strength - metal) * 0.8
     colour = _tint(metal, steel)
     colour *= (1 - 0.93 * np.maximum(hole - bright, 0))[..., None]
     scene = surface.blend(_bench(rng, outline), colour, np.maximum(outline, bright))
@@ -100,9 +98,12 @@ def draw(defect: str | None, seed: int) -> Photo:
 def _sheen(rng: np.random.Generator, pose: Pose) -> Array:
     """Turned faces shine in two opposite fans, as concentric grooves do."""
     xs, ys = surface.grid()
-    angle = np.arctan2(ys - pose.dy, xs - pose.dx) - float(rng.normal(0.9, 0.05))
-    fans = np.cos(angle) ** 8
-    return np.asarray(0.72 + 0.62 * fans, dtype=np.float32)
+    heading = float(rng.normal(0.9, 0.05))
+    x, y = xs - np.float32(pose.dx), ys - np.float32(pose.dy)
+    along = (x * np.float32(np.cos(heading)) + y * np.float32(np.sin(heading))) ** 2
+    along /= x * x + y * y + 1  # squared cosine to the fans' axis
+    fans = along * along
+    return np.asarray(0.46 + 0.62 * fans * fans, dtype=np.float32)
 
 
 def _tint(metal: Array, steel: Array) -> Array:

@@ -6,6 +6,7 @@ Arrays are `(H, W)` or `(H, W, 3)` float32; colours are linear RGB, about 0 to 1
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -50,6 +51,10 @@ class Pose:
         )
         return np.asarray(moved, dtype=np.float32)
 
+    def place_all(self, *layers: Array) -> tuple[Array, ...]:
+        """Move up to four layers at once, which costs little more than one."""
+        return tuple(cv2.split(self.place(cv2.merge(layers))))
+
 
 def random_pose(rng: np.random.Generator) -> Pose:
     """A part is laid into its nest by a machine: nearly, never exactly, the same place."""
@@ -57,6 +62,7 @@ def random_pose(rng: np.random.Generator) -> Pose:
     return Pose(float(rng.normal(0, 0.7)), float(dx), float(dy), float(rng.normal(1.0, 0.004)))
 
 
+@cache
 def grid() -> tuple[Array, Array]:
     """Canvas coordinates in pixels, the origin at the centre."""
     height, width = CANVAS
@@ -124,9 +130,9 @@ def reflect(sx: Array, sy: Array, light: Light, roughness: float) -> Array:
     rx = -2.0 * nz * nz * sx + xs * np.float32(0.00055)
     ry = -2.0 * nz * nz * sy + ys * np.float32(0.00055)
     box = (rx - light.x) ** 2 + (ry - light.y) ** 2
-    ring = (np.sqrt(rx * rx + ry * ry) - 0.9) ** 2
-    glow = np.exp(-box / (0.10 + roughness)) * light.strength
-    rim = np.exp(-ring / (0.02 + 0.3 * roughness)) * 0.42
+    ring = (cv2.sqrt(rx * rx + ry * ry) - np.float32(0.9)) ** 2
+    glow = cv2.exp(box * np.float32(-1 / (0.10 + roughness))) * np.float32(light.strength)
+    rim = cv2.exp(ring * np.float32(-1 / (0.02 + 0.3 * roughness))) * np.float32(0.42)
     sky = light.room * (1.0 - 0.35 * ry - 0.2 * rx)
     return np.asarray(glow + rim + sky, dtype=np.float32)
 
@@ -150,19 +156,32 @@ def blend(below: Array, above: Array, coverage: Array) -> Array:
 
 def expose(rng: np.random.Generator, scene: Array) -> NDArray[np.uint8]:
     """Photograph a scene: vignette, exposure, white balance, lens blur, sensor noise, gamma."""
-    xs, ys = grid()
+    xs, ys = (crop(layer) for layer in grid())
+    scene = crop(scene)
     falloff = 1.0 - (xs * xs + ys * ys) * np.float32(rng.normal(6.0e-7, 0.6e-7))
     balance = (rng.normal(1.0, 0.012, 3) * rng.normal(1.0, 0.035)).astype(np.float32)
     lit = scene * falloff[..., None] * balance
-    lit = lit[MARGIN : MARGIN + HEIGHT, MARGIN : MARGIN + WIDTH]
     lit = cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.55, 0.85)))
-    # shot noise grows with the root of the light, read noise does not
-    grain = rng.standard_normal(lit.shape, dtype=np.float32)
-    level = float(rng.uniform(0.7, 1.3))
-    lit = lit + grain * (0.006 + 0.011 * np.sqrt(np.clip(lit, 0, 1))) * level
-    shown = 1.0 - np.exp(-1.6 * np.clip(lit, 0, None))  # a sensor's shoulder, not a hard clip
-    shown = np.clip(shown / 0.86, 0, 1) ** (1 / 2.2)
-    return np.asarray(np.round(shown * 255), dtype=np.uint8)
+    lit = np.clip(lit, 0, None)
+    # shot noise grows with the root of the light; the colour of neighbours is interpolated
+    grain = rng.standard_normal(lit.shape[:2], dtype=np.float32)[..., None]
+    coarse = rng.standard_normal((HEIGHT // 2, WIDTH // 2, 3), dtype=np.float32)
+    grain = grain + 0.7 * cv2.resize(coarse, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+    level = float(rng.uniform(0.7, 1.3)) * 0.8
+    lit += grain * (np.float32(0.006 * level) + np.float32(0.011 * level) * cv2.sqrt(lit))
+    index = np.clip(lit * (_CURVE_STEPS / 2), 0, _CURVE_STEPS - 1).astype(np.uint16)
+    return _curve()[index]
+
+
+_CURVE_STEPS = 4096
+
+
+@cache
+def _curve() -> NDArray[np.uint8]:
+    """A sensor's shoulder instead of a hard clip, then gamma; light 0 to 2 in equal steps."""
+    light = np.arange(_CURVE_STEPS) * (2 / _CURVE_STEPS)
+    shown = np.clip((1 - np.exp(-1.6 * light)) / 0.86, 0, 1) ** (1 / 2.2)
+    return np.round(shown * 255).astype(np.uint8)
 
 
 def crop(layer: Array) -> Array:
