@@ -41,10 +41,11 @@ class Database(Protocol):
     dialect: str
     url: URL
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction of its own, committed durably when this returns.
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
+        """Run `work` in a transaction of its own, on the disk when this returns.
 
-        Being cancelled does not interrupt it: it commits or rolls back as a whole.
+        Being cancelled does not interrupt it: it commits or rolls back as a whole. Without
+        `durable` a power cut may undo it (never a later one alone), and no fsync is waited for.
 
         Raises:
             DependencyDownError: `database`, away, locked or full.
@@ -106,7 +107,7 @@ def _pass_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def sqlite_engine(url: URL, *, begin: str, pool_size: int) -> Engine:
+def sqlite_engine(url: URL, *, begin: str, pool_size: int, synchronous: str = "FULL") -> Engine:
     """Return an engine whose transactions start with `begin`; used by the migrations too."""
     assert url.database is not None
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +127,7 @@ def sqlite_engine(url: URL, *, begin: str, pool_size: int) -> Engine:
         for pragma in (
             f"busy_timeout={_BUSY_TIMEOUT_MS}",
             "journal_mode=WAL",
-            "synchronous=FULL",
+            f"synchronous={synchronous}",
             "temp_store=MEMORY",
             "cache_size=-32000",
         ):
@@ -151,11 +152,15 @@ class SqliteDatabase:
         self._writer = ThreadPoolExecutor(1, "lineside-write")
         self._readers = ThreadPoolExecutor(_READERS, "lineside-read")
         self._write_engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+        self._relaxed_engine = sqlite_engine(
+            url, begin="BEGIN IMMEDIATE", pool_size=1, synchronous="NORMAL"
+        )
         self._read_engine = sqlite_engine(url, begin="BEGIN", pool_size=_READERS)
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run on the writing thread; transactions queue there in order."""
-        return await self._on(self._writer, self._write_engine, work)
+        engine = self._write_engine if durable else self._relaxed_engine
+        return await self._on(self._writer, engine, work)
 
     async def read(self, work: Work[T]) -> T:
         """Run on a reading thread; WAL lets it go on beside a writer."""
@@ -180,6 +185,7 @@ class SqliteDatabase:
         self._writer.shutdown()
         self._readers.shutdown()
         self._write_engine.dispose()
+        self._relaxed_engine.dispose()
         self._read_engine.dispose()
 
 
@@ -196,9 +202,9 @@ class PostgresDatabase:
         )
         self._running: set[asyncio.Task[Any]] = set()
 
-    async def write(self, work: Work[T]) -> T:
+    async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run in a task of its own, so that a caller's cancellation cannot cut it in two."""
-        task = asyncio.ensure_future(self._write(work))
+        task = asyncio.ensure_future(self._write(work if durable else _relaxed(work)))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return await asyncio.shield(task)
@@ -235,6 +241,14 @@ class PostgresDatabase:
         if self._running:
             await asyncio.wait(self._running)
         await self.engine.dispose()
+
+
+def _relaxed(work: Work[T]) -> Work[T]:
+    def run(connection: Connection) -> T:
+        connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
+        return work(connection)
+
+    return run
 
 
 def _down(error: Exception) -> DependencyDownError:

@@ -135,7 +135,8 @@ class SqlOutbox:
                 return "new"
             return str(connection.scalar(_STATE, {"image_id": row["image_id"]}))
 
-        return await self._database.write(work)
+        # Lost to a power cut, it leaves an object that nobody was promised.
+        return await self._database.write(work, durable=False)
 
     async def unfinished(self, before: datetime, limit: int) -> Sequence[ImageUploaded]:
         """Uploads reserved before then whose bytes or outbox row are missing, oldest first.
@@ -160,7 +161,11 @@ class SqlOutbox:
     async def forget(self, image_id: str) -> None:
         """Drop a reservation whose bytes never came; an accepted image is left alone."""
         gone = images.delete().where(images.c.image_id == image_id, images.c.state == "storing")
-        await self._database.write(lambda connection: connection.execute(gone) and None)
+
+        def work(connection: Connection) -> None:
+            connection.execute(gone)
+
+        await self._database.write(work, durable=False)
 
     async def pending(self, limit: int) -> Sequence[OutboxRow]:
         """Return unpublished rows, oldest first, chosen by their flag."""
@@ -190,10 +195,14 @@ class SqlOutbox:
             }
             for row_id, position in sorted(positions.items())
         ]
-        if rows:
-            await self._database.write(
-                lambda connection: connection.execute(_PUBLISHED, rows) and None
-            )
+        if not rows:
+            return
+
+        def work(connection: Connection) -> None:
+            connection.execute(_PUBLISHED, rows)
+
+        # Lost to a power cut, the rows are published again under their ids.
+        await self._database.write(work, durable=False)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:
