@@ -1,0 +1,116 @@
+"""`lineside status`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+import psutil
+
+from adapters.kafka.admin import open_admin
+from app.cli.output import table
+from app.resources import bootstrap_servers, kafka_connection
+from app.settings import Settings, read_settings
+from pipeline.errors import LinesideError
+from schemas.topics import topics_read_by
+
+# group → the role it belongs to and what it reads
+GROUPS = {
+    "embed": "embed",
+    "anomaly": "anomaly",
+    "bank-build": "anomaly",
+    "llm": "llm",
+    "record": "record",
+}
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(*, as_json: bool) -> int:
+    """Show roles, processes, readiness and lag of the system in this state folder."""
+    settings = read_settings()
+    found = asyncio.run(_collect(settings))
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    elif not found["roles"]:
+        click.echo(f"nothing runs in {settings.state_dir}; start it with lineside up", err=True)
+    else:
+        _show(found)
+    return 0 if found["roles"] and all(role["ready"] for role in found["roles"].values()) else 1
+
+
+def _show(found: dict[str, Any]) -> None:
+    rows = [
+        [
+            name,
+            role["pid"],
+            "ready" if role["ready"] else "; ".join(role["reasons"]) or "not running",
+            role["restarts"],
+            found["lag"].get(name),
+        ]
+        for name, role in found["roles"].items()
+    ]
+    table(["role", "pid", "state", "restarts", "lag"], rows)
+    if found["broker"]:
+        click.echo(f"broker {found['broker']}  page {found['url']}")
+
+
+async def _collect(settings: Settings) -> dict[str, Any]:
+    state = settings.state_dir
+    noted = _read(state / "supervisor.json").get("roles", {})
+    url = _read(state / "web.json").get("url")
+    roles = {}
+    async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        for name, role in noted.items():
+            alive = bool(role["pid"]) and psutil.pid_exists(role["pid"])
+            health = (
+                url if name == "web" else _read(state / "roles" / f"{name}.json").get("health_url")
+            )
+            reasons = await _reasons(client, health) if alive else ["not running"]
+            roles[name] = {
+                "pid": role["pid"] if alive else None,
+                "restarts": role["restarts"],
+                "ready": not reasons,
+                "reasons": reasons,
+            }
+    lag, broker = await _lag(settings)
+    return {"roles": roles, "lag": lag, "broker": broker, "url": url}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+async def _reasons(client: httpx.AsyncClient, health: str | None) -> list[str]:
+    if not health:
+        return ["starting"]
+    try:
+        answer = await client.get(f"{health}/ready")
+        return [] if answer.is_success else list(answer.json().get("reasons", ["not ready"]))
+    except (httpx.TransportError, ValueError):
+        return ["no answer"]
+
+
+async def _lag(settings: Settings) -> tuple[dict[str, int], str | None]:
+    """Events that each role has not settled yet."""
+    try:
+        servers = bootstrap_servers(settings)
+        lag: dict[str, int] = {}
+        async with open_admin(kafka_connection(settings, servers)) as admin:
+            for group, role in GROUPS.items():
+                topics = topics_read_by(role) if group != "bank-build" else ("banks.requested",)
+                behind = await admin.lag(f"lineside.{group}", topics)
+                lag[role] = lag.get(role, 0) + sum(item.lag_records for item in behind)
+    except LinesideError:
+        return {}, None
+    return lag, servers
+
+
+COMMANDS = {"status": status}

@@ -1,0 +1,131 @@
+"""One real round trip per dependency, and what to do where one is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import shutil
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from adapters.kafka.admin import check as check_kafka
+from adapters.sql.engine import open_database
+from adapters.weights import load_weights
+from app.resources import bootstrap_servers, kafka_connection, open_store
+from app.settings import Settings
+from app.text_models import build_text_model
+from pipeline.errors import ConfigError, DependencyDownError, LinesideError, PoisonError
+
+_LIMIT_S = 15.0
+_LOW_DISK_BYTES = 5_000_000_000
+
+
+class Finding(NamedTuple):
+    """What one check found: `ok`, `away`, `refused`, `wrong` or `warning`, and a sentence."""
+
+    name: str
+    state: str
+    detail: str
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether it must be mended before production."""
+        return self.state not in {"ok", "warning"}
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Run every check, beside each other; none hinders another."""
+    checks: dict[str, Callable[[Settings], Awaitable[str]]] = {
+        "broker": _broker,
+        "storage": _storage,
+        "database": _database,
+        "llm server": _llm,
+        "embed weights": lambda s: _weights(s.embed.model, s.embed.weights),
+        "anomaly weights": lambda s: _weights(s.anomaly.backbone, s.anomaly.weights),
+        "disk": _disk,
+        "cuda driver": _cuda,
+    }
+    return list(
+        await asyncio.gather(*(_one(name, check(settings)) for name, check in checks.items()))
+    )
+
+
+async def _one(name: str, check: Awaitable[str]) -> Finding:
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            detail = await check
+    except DependencyDownError as error:
+        return Finding(name, "away", str(error))
+    except ConfigError as error:
+        refused = any(word in str(error).lower() for word in ("credential", "refuse", "denied"))
+        return Finding(name, "refused" if refused else "wrong", str(error))
+    except TimeoutError:
+        return Finding(name, "away", f"no answer within {_LIMIT_S:.0f} s; is its address right?")
+    except PoisonError as error:
+        return Finding(name, "refused" if error.reason == "access_denied" else "wrong", str(error))
+    except LinesideError as error:
+        return Finding(name, "wrong", str(error))
+    warned = detail.startswith("warning: ")
+    return Finding(name, "warning" if warned else "ok", detail.removeprefix("warning: "))
+
+
+async def _broker(settings: Settings) -> str:
+    return await check_kafka(kafka_connection(settings, bootstrap_servers(settings)))
+
+
+async def _storage(settings: Settings) -> str:
+    """Write, read back and remove an object under a key of its own."""
+    data = secrets.token_bytes(64)
+    key = f"doctor/{hashlib.sha256(data).hexdigest()}"
+    async with open_store(settings) as store:
+        await store.put(key, data, content_type="application/octet-stream")
+        found = await store.get(key)
+        await store.delete(key)
+    if found != data:
+        raise ConfigError(f"{settings.objects_url} returned other bytes than were written")
+    return f"{settings.objects_url.split('?')[0]}: wrote, read and removed an object"
+
+
+async def _database(settings: Settings) -> str:
+    async with open_database(settings.database_url) as database:
+        revision = await database.read(
+            lambda connection: connection.exec_driver_sql(
+                "SELECT version_num FROM alembic_version"
+            ).scalar_one()
+        )
+    return f"{database.dialect}, tables at revision {revision}"
+
+
+async def _llm(settings: Settings) -> str:
+    model = build_text_model(settings)
+    if model is None:
+        return "none set; reports are excerpts of the manuals (LINESIDE_LLM__BASE_URL)"
+    return f"{settings.llm.base_url} serves {await model.check()}"
+
+
+async def _weights(model: str, explicit: object) -> str:
+    from pathlib import Path  # noqa: PLC0415 - only to narrow the type
+
+    path = explicit if isinstance(explicit, Path) else None
+    found = await asyncio.to_thread(load_weights, model, path)
+    return f"{model} from {found.source}, sha256 {found.sha256[:12]}"
+
+
+async def _disk(settings: Settings) -> str:
+    folder = settings.state_dir if settings.state_dir.exists() else settings.state_dir.parent
+    free = shutil.disk_usage(folder.resolve()).free
+    text = f"{free / 1e9:.1f} GB free below {settings.state_dir}"
+    if free < _LOW_DISK_BYTES:
+        return f"warning: {text}; images and the log need room"
+    return text
+
+
+async def _cuda(settings: Settings) -> str:  # noqa: ARG001 - every check takes the settings
+    try:
+        import torch  # noqa: PLC0415 - not in every role
+    except ImportError:
+        return "no torch in this environment; nothing to check"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    return f"no GPU; models run on {torch.get_num_threads()} CPU threads"
