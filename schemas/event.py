@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
+from pydantic import Field
+
 from schemas.subject import Subject, UtcDatetime, WireModel
 
 # Fixed for ever: changing it would give every replayed event a new identity.
@@ -36,13 +38,15 @@ class StageEvent(ImageEvent):
 
     `trigger_event_id` is the event that the stage consumed; `origin_event_id` and `origin_at`
     name the upload or the request at the root of the chain: the result with the newest origin
-    is the current one, in whatever order results arrive.
+    is the current one, in whatever order results arrive. `timings_ms` names what took how long
+    (`load`, `infer`, `save`); like `occurred_at` it differs between runs.
     """
 
     stage: str
     trigger_event_id: UUID
     origin_event_id: UUID
     origin_at: UtcDatetime
+    timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
 def derived_event_id(stage: str, trigger_event_id: UUID, suffix: str = "") -> UUID:

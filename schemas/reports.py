@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 from uuid import UUID
 
-from pydantic import Field
-
 from schemas.event import ImageEvent, StageEvent
 from schemas.subject import WireModel
 
@@ -81,7 +79,6 @@ class ImageExplained(StageEvent):
     report: Report
     model: str
     refused: bool
-    timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
 class ReportStreamed(ImageEvent):
