@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +19,21 @@ from tests.services import IN_CI, missing, postgres_server, s3_server
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real Apache Kafka with no topics yet."""
     broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka"))
+    # A loop and a thread of its own: the broker dies with the thread that started it, and a
+    # fixture may be asked for while a test's loop runs.
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
     try:
-        asyncio.run(broker.__aenter__())
+        asyncio.run_coroutine_threadsafe(broker.__aenter__(), loop).result()
+        yield broker.bootstrap_servers
+        asyncio.run_coroutine_threadsafe(broker.__aexit__(None, None, None), loop).result()
     except ConfigError as error:
         missing("Apache Kafka", str(error))
-    yield broker.bootstrap_servers
-    asyncio.run(broker.__aexit__(None, None, None))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @pytest.fixture(scope="session")

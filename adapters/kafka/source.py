@@ -27,6 +27,8 @@ from schemas.message import Record, TopicPartition
 logger = logging.getLogger(__name__)
 
 _ANSWER_LIMIT_S = 10.0
+# A member hears of a rebalance with its next heartbeat, so others wait that long for it.
+_HEARTBEAT_S = 1.0
 # An idle source asks the broker this often whether it is still there: aiokafka never says.
 _PROBE_EVERY_S = 5.0
 # The worker's poll loop proves its life to its own watchdog; a second judge would only evict it.
@@ -82,7 +84,7 @@ async def _open_source(
         group_id=member.group,
         group_instance_id=member.instance_id,
         session_timeout_ms=int(member.session_s * 1000),
-        heartbeat_interval_ms=int(member.session_s * 1000 / 3),
+        heartbeat_interval_ms=int(min(_HEARTBEAT_S, member.session_s / 3) * 1000),
         rebalance_timeout_ms=int((member.drain_budget_s + member.session_s) * 1000),
         max_poll_interval_ms=_MAX_POLL_INTERVAL_MS,
     )
