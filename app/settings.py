@@ -104,6 +104,13 @@ class WebSettings(Section):
             return False
 
 
+class FolderSettings(Section):
+    """A folder to watch for pictures: `<path>/<product>/…`, or all of one product."""
+
+    path: Path | None = None
+    product: str | None = None
+
+
 class HealthSettings(Section):
     """Where a worker role answers /health, /ready and /metrics; port 0 takes a free one."""
 
@@ -147,6 +154,7 @@ class Settings(BaseSettings):
     embed: EmbedSettings = EmbedSettings()
     anomaly: AnomalySettings = AnomalySettings()
     web: WebSettings = WebSettings()
+    folder: FolderSettings = FolderSettings()
     health: HealthSettings = HealthSettings()
     site: SiteSettings = SiteSettings()
 

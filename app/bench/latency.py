@@ -156,6 +156,8 @@ async def _send(
 
 async def _all_received(trips: Mapping[str, Trip], count: int) -> None:
     async with asyncio.timeout(_TIMEOUT_S):
+        # `_watch` fills the trips.
+        while sum(trip.received_ms is not None for trip in trips.values()) < count:  # noqa: ASYNC110
             await asyncio.sleep(0.05)
 
 
