@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from adapters.embedded_broker import EmbeddedBroker
-from adapters.kafka.admin import apply_topics
+from adapters.kafka.admin import open_admin
 from app.resources import kafka_connection, migrate_tables
 from app.settings import Settings
 from app.supervisor import Supervisor
@@ -122,11 +122,10 @@ async def running_system(
         on_step("topics and tables")
         connection = kafka_connection(settings, bootstrap)
         partitions = settings.kafka.partitions or (EMBEDDED_PARTITIONS if broker else 12)
-        await apply_topics(
-            connection,
-            partitions=partitions,
-            replication_factor=settings.kafka.replication_factor,
-        )
+        async with open_admin(connection) as admin:
+            await admin.apply_topics(
+                partitions=partitions, replication_factor=settings.kafka.replication_factor
+            )
         await migrate_tables(settings)
         supervisor = Supervisor(state_dir, variables)
         stack.push_async_callback(supervisor.stop)

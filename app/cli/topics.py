@@ -7,11 +7,14 @@ import json
 
 import click
 
-from adapters.kafka.admin import apply_topics
+from adapters.kafka.admin import open_admin
 from app.cli.output import table
-from app.resources import bootstrap_servers, kafka_connection
-from app.settings import read_settings
+from app.resources import bootstrap_servers, kafka_connection, migrate_tables
+from app.settings import Settings, read_settings
 from schemas.topics import DAY_MS, TOPICS
+
+# Enough for a dozen replicas of a stage; more can be added, never taken away.
+PARTITIONS = 12
 
 
 @click.group("topics")
@@ -20,18 +23,25 @@ def topics() -> None:
 
 
 @topics.command("apply")
-def apply() -> None:
-    """Create the missing topics and correct the settings of the others."""
-    settings = read_settings()
-    connection = kafka_connection(settings, bootstrap_servers(settings))
-    changes = asyncio.run(
-        apply_topics(
-            connection,
-            partitions=settings.kafka.partitions or 12,
+@click.option("--with-tables", is_flag=True, help="Migrate the database too.")
+def apply(*, with_tables: bool) -> None:
+    """Create the missing topics; say what differs in the others."""
+    asyncio.run(_apply(read_settings(), with_tables=with_tables))
+
+
+async def _apply(settings: Settings, *, with_tables: bool) -> None:
+    async with open_admin(kafka_connection(settings, bootstrap_servers(settings))) as admin:
+        report = await admin.apply_topics(
+            partitions=settings.kafka.partitions or PARTITIONS,
             replication_factor=settings.kafka.replication_factor,
         )
-    )
-    click.echo(f"topics are as the table says: {changes}")
+    for name in report.created:
+        click.echo(f"created {name}")
+    for line in (*report.extended, *report.drift):
+        click.echo(line)
+    if with_tables:
+        await migrate_tables(settings)
+        click.echo("tables are at this version")
 
 
 @topics.command("list")
