@@ -37,8 +37,22 @@ class BatchStage(Protocol[Item, Result]):
         """Compute results of the same length, in the same order, equal for any batch size."""
         ...
 
-    async def save(self, event: Event, result: Result) -> Event:
-        """Make idempotent effects and return the enriched event."""
+    async def save(self, event: Event, result: Result) -> Event | None:
+        """Make idempotent effects; return the enriched event, None to publish nothing."""
+        ...
+
+
+class BatchSavingStage(BatchStage[Item, Result], Protocol[Item, Result]):
+    """A batch stage whose effects are cheaper together, such as rows in one transaction.
+
+    The worker uses `save_all` where a stage has it. If it raises anything but an outage, each
+    event of the batch is saved alone by `save`: effects must be idempotent, as ever.
+    """
+
+    async def save_all(
+        self, events: Sequence[Event], results: Sequence[Result]
+    ) -> Sequence[Event | None]:
+        """As `save` for each, of the same length and in the same order."""
         ...
 
 
@@ -52,10 +66,10 @@ class SlotStage(Protocol[Item, Result]):
         ...
 
     async def infer(self, item: Item) -> Result:
-        """Compute one result; each item settles alone."""
+        """Compute one result; each item settles alone, so outputs of a key may change order."""
         ...
 
-    async def save(self, event: Event, result: Result) -> Event:
+    async def save(self, event: Event, result: Result) -> Event | None:
         """As for `BatchStage`."""
         ...
 

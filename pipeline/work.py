@@ -1,0 +1,182 @@
+"""Records on their way through the worker: their state, their key's order, their partition."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from datetime import datetime
+from enum import Enum, auto
+from typing import Any
+
+from pipeline.journal import Journal
+from pipeline.offsets import OffsetTracker
+from pipeline.ports import Commit
+from schemas.event import Event
+from schemas.message import Record, TopicPartition
+
+
+class State(Enum):
+    """Where a record is."""
+
+    QUEUED = auto()  # waits to be loaded
+    LOADING = auto()
+    LOADED = auto()  # waits for earlier ones of its key
+    READY = auto()  # may be computed
+    STARTED = auto()  # given to infer, or beyond: a drain waits for it
+    HELD = auto()  # waits for a time, or behind one of its key that does
+    GONE = auto()  # settled, or given back to the log
+
+
+class Work:
+    """One record, and what became of it so far.
+
+    `item` is what `load` returned, then the result of `infer`; `output` is what is published.
+    """
+
+    __slots__ = (
+        "attempts", "due", "error", "event", "first_attempt_at", "item", "line", "offset",
+        "output", "partition", "record", "state",
+    )  # fmt: skip
+
+    def __init__(self, record: Record, partition: Partition, line: KeyLine) -> None:
+        """Start waiting."""
+        self.record = record
+        self.offset = record.offset
+        self.partition = partition
+        self.line = line
+        self.state = State.QUEUED
+        self.event: Event | None = None
+        self.item: Any = None
+        self.output: Event | None = None
+        self.error: Exception | None = None
+        self.attempts = 0
+        self.due = 0.0
+        self.first_attempt_at: datetime | None = None
+
+
+class KeyLine:
+    """Events of one key in one partition, in log order.
+
+    What waits here was not released to compute yet. With a `fence` up (an event that failed and
+    is tried again) the later ones wait behind it.
+    """
+
+    __slots__ = ("fence", "key", "unsettled", "waiting")
+
+    def __init__(self, key: Hashable) -> None:
+        """Start empty."""
+        self.key = key
+        self.waiting: deque[Work] = deque()
+        self.unsettled = 0
+        self.fence: Work | None = None
+
+    def release(self) -> Iterator[Work]:
+        """Remove and yield those at the front that are loaded: none overtakes an earlier one."""
+        waiting = self.waiting
+        while waiting and waiting[0].state is State.LOADED:
+            yield waiting.popleft()
+
+    def put_back(self, work: Work) -> None:
+        """Let a released event wait again, in its place."""
+        place = 0
+        for other in self.waiting:
+            if other is work:
+                return
+            if other.offset > work.offset:
+                break
+            place += 1
+        self.waiting.insert(place, work)
+
+    def remove(self, work: Work) -> None:
+        """Let the others pass an event that will not be computed."""
+        if work in self.waiting:
+            self.waiting.remove(work)
+
+    def overtakes(self, work: Work) -> bool:
+        """Whether publishing `work` now would overtake an earlier event of its key."""
+        return bool(self.waiting) and self.waiting[0].offset < work.offset
+
+    def blocks(self, work: Work) -> bool:
+        """Whether `work` must wait for the fence."""
+        return self.fence is not None and self.fence is not work
+
+
+class Partition:
+    """One partition in one generation: a new assignment makes a new one, old work cannot touch it.
+
+    `closing` means that nothing more starts, `closed` that nothing counts any more.
+    """
+
+    def __init__(self, place: TopicPartition, committed: Commit | None, journal: Journal) -> None:
+        """Start at the committed position."""
+        self.place = place
+        self.tracker = OffsetTracker(committed.offset if committed else None)
+        self.journal = journal
+        self.journal_is_open = False
+        self.closing = False
+        self.closed = False
+        self.started = 0
+        self.committed: Commit | None = committed
+        self.fenced: set[KeyLine] = set()
+        self._lines: dict[Hashable, KeyLine] = {}
+
+    def admit(self, record: Record) -> Work | None:
+        """Take a record in; None if this generation has it already."""
+        if not self.tracker.admit(record.offset):
+            return None
+        # Records without a key promise no order: each gets a line of its own.
+        key: Hashable = record.offset if record.key is None else record.key
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = KeyLine(key)
+        work = Work(record, self, line)
+        line.unsettled += 1
+        line.waiting.append(work)
+        return work
+
+    def settle(self, work: Work) -> None:
+        """Note that a record is done for good."""
+        self.tracker.finish(work.offset)
+        line = work.line
+        line.unsettled -= 1
+        if not line.unsettled:
+            del self._lines[line.key]
+
+    def raise_fence(self, work: Work) -> None:
+        """Let later events of this key wait until `work` is settled."""
+        line = work.line
+        line.put_back(work)
+        if line.fence is None or work.offset < line.fence.offset:
+            line.fence = work
+        self.fenced.add(line)
+
+    def lower_fence(self, work: Work) -> list[Work]:
+        """Return what waited behind `work`, to be loaded now."""
+        line = work.line
+        if line.fence is not work:
+            return []
+        line.fence = None
+        self.fenced.discard(line)
+        freed = [other for other in line.waiting if other.state is State.HELD]
+        for other in freed:
+            other.state = State.QUEUED
+        return freed
+
+    def waiting(self) -> Iterator[Work]:
+        """All that was not released to compute."""
+        for line in self._lines.values():
+            yield from line.waiting
+
+    @property
+    def held(self) -> int:
+        """How many records wait for a failed one of their key, or for their time."""
+        return sum(len(line.waiting) for line in self.fenced)
+
+    def next_commit(self, *, at_rest: bool = False) -> Commit | None:
+        """Return what is to be committed, None if that is committed already."""
+        offset = self.tracker.frontier
+        if offset is None:
+            return None
+        journal = self.journal
+        commit = Commit(offset, journal.note_at_rest(offset) if at_rest else journal.note(offset))
+        return None if commit == self.committed else commit
