@@ -121,7 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = 10  # a peer that connects and says nothing frees its thread
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         status, body, content_type = self.server.health.answer(self.path.split("?")[0])
         self.send_response(status)
         self.send_header("Content-Type", content_type)

@@ -63,7 +63,7 @@ async def run_services(
                 watch.cancel()
         except* _StopAskedError:
             logger.info("stopped", extra={"action": "stopped", "exit_code": stop.exit_code})
-        except* Exception:  # `_run` has said what happened, where it happened
+        except* Exception:  # noqa: BLE001 - `_run` has said what happened, where it happened
             failed = True
     return FAILED if failed else stop.exit_code
 
