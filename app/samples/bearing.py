@@ -77,8 +77,8 @@ def draw(defect: str | None, seed: int) -> Photo:
     if defect:
         relief, fresh, mask = _DRAW[defect](rng)
         height = height + relief
-    cast = surface.noise(rng, 2.6) * 0.26 + surface.noise(rng, 7.0) * 0.22
-    lathe = surface.grooves(rng, part.turning, 1.3) * 0.10
+    cast = surface.noise(rng, 2.6) * 0.20 + surface.noise(rng, 7.0) * 0.13
+    lathe = surface.grooves(rng, part.turning, 1.3) * 0.07
     grain = cast * (1 - part.turned) + lathe * part.turned
     sx, sy = surface.slopes(height + grain)
     sx, sy, outline, turned = pose.place_all(sx, sy, part.outline, part.turned)
@@ -123,8 +123,7 @@ def _bench(rng: np.random.Generator, outline: Array) -> Array:
 
 def _stroke(points: Array, width_px: float) -> Array:
     """Anti-aliased line through canvas points (origin at the centre)."""
-    height, width = surface.CANVAS
-    at = np.round((points + (width / 2, height / 2)) * 16).astype(np.int32)
+    at = surface.to_fixed_point(points)
     canvas = np.zeros(surface.CANVAS, np.uint8)
     thick = max(1, round(width_px))
     cv2.polylines(canvas, [at.reshape(-1, 1, 2)], False, 255, thick, cv2.LINE_AA, 4)
@@ -157,16 +156,16 @@ def _scratch(rng: np.random.Generator) -> tuple[Array, Array, Array]:
 
 
 def _dent(rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    x, y = _on_face(rng, 10)
+    x, y = _on_face(rng, 13)
     xs, ys = surface.grid()
-    a, b, heading = rng.uniform(9, 15), rng.uniform(7, 12), rng.uniform(0, np.pi)
+    a, b, heading = rng.uniform(13, 19), rng.uniform(10, 16), rng.uniform(0, np.pi)
     u = (xs - x) * np.cos(heading) + (ys - y) * np.sin(heading)
     v = (ys - y) * np.cos(heading) - (xs - x) * np.sin(heading)
     distance = np.sqrt((u / a) ** 2 + (v / b) ** 2).astype(np.float32)
     distance += 0.05 * surface.noise(rng, 6)
-    bowl = -float(rng.uniform(7, 10)) * np.exp(-(distance**2) * 1.8)
-    rim = 1.6 * np.exp(-((distance - 1.15) ** 2) / 0.03)
-    fresh = 0.22 * np.exp(-((distance - 1.0) ** 2) / 0.02)
+    bowl = -float(rng.uniform(10, 14)) * np.exp(-(distance**2) * 1.8)
+    rim = 2.4 * np.exp(-((distance - 1.15) ** 2) / 0.03)
+    fresh = 0.3 * np.exp(-((distance - 1.0) ** 2) / 0.02)
     mask = (distance < 1.3).astype(np.float32)
     return (bowl + rim).astype(np.float32), fresh.astype(np.float32), mask
 
@@ -175,24 +174,23 @@ def _burr(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """A lip of torn metal that stands over the edge of a bore or a bolt hole."""
     rings = ((0.0, 0.0, _BOSS), (0.0, 0.0, _SEAT), *((x, y, 36.0) for x, y in _BOLTS))
     cx, cy, radius = rings[int(rng.integers(len(rings)))]
-    length = rng.uniform(26, 48)
+    length = rng.uniform(38, 66)
     middle, spread = rng.uniform(0, 2 * np.pi), min(length / radius, 2.2) / 2
     angles = np.linspace(middle - spread, middle + spread, 22)
-    reach = rng.uniform(6, 10) * np.sin(np.linspace(0, np.pi, 22)) ** 0.6
+    reach = rng.uniform(11, 17) * np.sin(np.linspace(0, np.pi, 22)) ** 0.6
     reach = reach * np.clip(1 + 0.35 * rng.standard_normal(22), 0.3, 1.7)
     outer, inner = radius + 0.35 * reach, radius - 0.8 * reach
     ring = np.concatenate([outer, inner[::-1]])
     both = np.concatenate([angles, angles[::-1]])
-    height, width = surface.CANVAS
     points = np.stack([cx + ring * np.cos(both), cy + ring * np.sin(both)], axis=1)
-    at = np.round((points + (width / 2, height / 2)) * 16).astype(np.int32)
+    at = surface.to_fixed_point(points)
     canvas = np.zeros(surface.CANVAS, np.uint8)
     cv2.fillPoly(canvas, [at], 255, cv2.LINE_AA, 4)
     lip = canvas.astype(np.float32) / 255
     ragged = np.clip(0.75 + 0.3 * surface.noise(rng, 4), 0.15, 1)
-    relief = 6 * cv2.GaussianBlur(lip, (0, 0), 1.2) * ragged
+    relief = 8 * cv2.GaussianBlur(lip, (0, 0), 1.2) * ragged
     mask = (cv2.dilate(lip, np.ones((5, 5), np.uint8)) > 0.5).astype(np.float32)
-    return relief.astype(np.float32), (lip * ragged * 0.8).astype(np.float32), mask
+    return relief.astype(np.float32), (lip * ragged).astype(np.float32), mask
 
 
 _DRAW = {"scratch": _scratch, "dent": _dent, "burr": _burr}

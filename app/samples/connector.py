@@ -78,7 +78,7 @@ def draw(defect: str | None, seed: int) -> Photo:
     sheen = surface.reflect(sx, sy, light, 0.3)
     plastic = 0.028 + 0.085 * sheen * sheen * (1 + 0.06 * surface.noise(rng, 30))
     plastic = plastic * (1 - 0.88 * part.cavities)
-    colour = plastic[..., None] * np.array([0.98, 1.0, 1.05], np.float32)
+    colour: Array = plastic[..., None] * np.array([0.98, 1.0, 1.05], np.float32)
     tinned = surface.reflect(sx * 0.3, sy * 0.3 + 0.1, light, 0.2) * 0.6
     colour = surface.blend(colour, tinned[..., None] * np.ones(3, np.float32), part.clips)
     outline = np.maximum(part.outline, part.clips)
@@ -102,7 +102,7 @@ def _fill(
             continue
         if number == wrong and defect == "bent_pin":
             heading = rng.uniform(0, 2 * np.pi)
-            lean = np.array([np.cos(heading), np.sin(heading)]) * rng.uniform(10, 16)
+            lean = np.array([np.cos(heading), np.sin(heading)]) * rng.uniform(14, 19)
         drawn = _pin(rng, scene, (x, y), (float(lean[0]), float(lean[1])), strength)
         if number == wrong and defect == "bent_pin":
             mask = np.maximum(mask, drawn)
@@ -136,7 +136,7 @@ def _pin(
     """Draw a square pin from its foot in the cavity to its tip; returns what it covers."""
     height, width = surface.CANVAS
     left, top = int(seat[0] + width / 2) - _TILE // 2, int(seat[1] + height / 2) - _TILE // 2
-    foot_at = np.array(seat) + (width / 2 - left, height / 2 - top)
+    foot_at = np.add(seat, (width / 2 - left, height / 2 - top))
     outwards = np.array(seat) / (_BODY_X, _BODY_Y) * (0.8 * _RISE_PX, 0.5 * _RISE_PX)
     tip_at = foot_at + lean + outwards
     corners = np.array([(-1, -1), (1, -1), (1, 1), (-1, 1)], np.float64)
@@ -183,10 +183,9 @@ def _dirt(rng: np.random.Generator, scene: Array) -> tuple[Array, Array]:
 def _fibre(rng: np.random.Generator, x: float, y: float) -> Array:
     heading = rng.uniform(0, 2 * np.pi) + np.cumsum(rng.normal(0, 0.22, 34))
     path = np.cumsum(np.stack([np.cos(heading), np.sin(heading)], axis=1) * 2.8, axis=0)
-    height, width = surface.CANVAS
-    at = np.round((path - path.mean(axis=0) + (x + width / 2, y + height / 2)) * 16)
+    at = surface.to_fixed_point(path - path.mean(axis=0) + np.array([x, y]))
     canvas = np.zeros(surface.CANVAS, np.uint8)
-    cv2.polylines(canvas, [at.astype(np.int32)], False, 255, 3, cv2.LINE_AA, 4)
+    cv2.polylines(canvas, [at], False, 255, 3, cv2.LINE_AA, 4)
     return canvas.astype(np.float32) / 255
 
 

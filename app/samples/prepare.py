@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from app.samples import elpv
 from app.samples.catalog import BEARING_HOUSING, CONNECTOR, PRODUCTS, SOLAR_CELL, SampleProduct
@@ -41,10 +41,6 @@ class _Drawing(NamedTuple):
     seed: int
 
 
-class _Draw(Protocol):
-    def __call__(self, defect: str | None, seed: int) -> object: ...
-
-
 def prepare(root: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
     """Write all sample products below `root`; what is complete already is left as it is.
 
@@ -56,7 +52,6 @@ def prepare(root: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
         codes of the products that are there now.
     """
     tell = progress or (lambda _what, _done, _total: None)
-    ready = []
     wanted = [item for item in PRODUCTS if item is not SOLAR_CELL or elpv.is_installed()]
     if SOLAR_CELL not in wanted:
         logger.warning("no solar cells", extra={"action": "sample_skipped", "fix": "elpv-dataset"})
@@ -70,7 +65,6 @@ def prepare(root: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
     _draw_all([task for item in _DRAWN if item in missing for task in _tasks(root, item)], tell)
     for item in missing:
         _describe(root, item)
-        ready.append(item.code)
     return tuple(item.code for item in wanted)
 
 
@@ -80,7 +74,7 @@ def _is_complete(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     count = len(pictures(folder / "normal")) + len(pictures(folder / "defect"))
-    return stamp == {"version": VERSION, "pictures": count}
+    return bool(stamp == {"version": VERSION, "pictures": count})
 
 
 def _tasks(root: Path, product: SampleProduct) -> Iterator[_Drawing]:

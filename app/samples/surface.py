@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 WIDTH, HEIGHT = 800, 600
 MARGIN = 32  # room to shift and turn the part without showing the canvas's edge
@@ -40,8 +41,8 @@ class Pose:
         """`(2, 3)` affine map of canvas pixels."""
         height, width = CANVAS
         turn = cv2.getRotationMatrix2D((width / 2, height / 2), self.degrees, self.scale)
-        turn[:, 2] += (self.dx, self.dy)
-        return np.asarray(turn, dtype=np.float64)
+        shift = np.array([[0, 0, self.dx], [0, 0, self.dy]])
+        return np.asarray(turn + shift, dtype=np.float64)
 
     def place(self, layer: Array, border: float = 0.0) -> Array:
         """Move a canvas layer with the part."""
@@ -53,7 +54,8 @@ class Pose:
 
     def place_all(self, *layers: Array) -> tuple[Array, ...]:
         """Move up to four layers at once, which costs little more than one."""
-        return tuple(cv2.split(self.place(cv2.merge(layers))))
+        moved = self.place(np.dstack(layers))
+        return tuple(moved[..., number] for number in range(len(layers)))
 
 
 def random_pose(rng: np.random.Generator) -> Pose:
@@ -68,6 +70,12 @@ def grid() -> tuple[Array, Array]:
     height, width = CANVAS
     ys, xs = np.mgrid[0:height, 0:width].astype(np.float32)
     return xs - width / 2, ys - height / 2
+
+
+def to_fixed_point(points: Array) -> NDArray[np.int32]:
+    """Points with the origin at the centre as OpenCV draws them: canvas pixels times 16."""
+    centre = np.array([CANVAS[1] / 2, CANVAS[0] / 2])
+    return np.asarray(np.round((points + centre) * 16), dtype=np.int32)
 
 
 def noise(rng: np.random.Generator, cell_px: float) -> Array:
@@ -161,8 +169,8 @@ def expose(rng: np.random.Generator, scene: Array) -> NDArray[np.uint8]:
     falloff = 1.0 - (xs * xs + ys * ys) * np.float32(rng.normal(6.0e-7, 0.6e-7))
     balance = (rng.normal(1.0, 0.012, 3) * rng.normal(1.0, 0.035)).astype(np.float32)
     lit = scene * falloff[..., None] * balance
-    lit = cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.55, 0.85)))
-    lit = np.clip(lit, 0, None)
+    blurred = cv2.GaussianBlur(lit, (0, 0), float(rng.uniform(0.55, 0.85)))
+    lit = np.clip(blurred, 0, None).astype(np.float32)
     # shot noise grows with the root of the light; the colour of neighbours is interpolated
     grain = rng.standard_normal(lit.shape[:2], dtype=np.float32)[..., None]
     coarse = rng.standard_normal((HEIGHT // 2, WIDTH // 2, 3), dtype=np.float32)
@@ -170,7 +178,7 @@ def expose(rng: np.random.Generator, scene: Array) -> NDArray[np.uint8]:
     level = float(rng.uniform(0.7, 1.3)) * 0.8
     lit += grain * (np.float32(0.006 * level) + np.float32(0.011 * level) * cv2.sqrt(lit))
     index = np.clip(lit * (_CURVE_STEPS / 2), 0, _CURVE_STEPS - 1).astype(np.uint16)
-    return _curve()[index]
+    return np.asarray(_curve()[index], dtype=np.uint8)
 
 
 _CURVE_STEPS = 4096
@@ -181,7 +189,7 @@ def _curve() -> NDArray[np.uint8]:
     """A sensor's shoulder instead of a hard clip, then gamma; light 0 to 2 in equal steps."""
     light = np.arange(_CURVE_STEPS) * (2 / _CURVE_STEPS)
     shown = np.clip((1 - np.exp(-1.6 * light)) / 0.86, 0, 1) ** (1 / 2.2)
-    return np.round(shown * 255).astype(np.uint8)
+    return np.asarray(np.round(shown * 255), dtype=np.uint8)
 
 
 def crop(layer: Array) -> Array:
