@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pipeline.errors import RefusedError
 from schemas.subject import rfc3339_ms
 
 VERDICTS = ("OK", "NG", "REVIEW", "ERROR", "NOT_JUDGED")
@@ -80,12 +79,6 @@ def count_times(rows: Iterable[SlotRow], bucket: str, zone: ZoneInfo) -> list[di
         by_start.setdefault(start, []).append((row.verdict, row.number))
     latest = sorted(by_start)[-_BUCKETS:]
     return [{"from": rfc3339_ms(start), **count(by_start[start])} for start in latest]
-
-
-def check_bucket(bucket: str | None) -> None:
-    """Raise RefusedError (422 `bad_bucket`) for a bucket that is neither `hour` nor `day`."""
-    if bucket not in {None, "hour", "day"}:
-        raise RefusedError(422, "bad_bucket", "`bucket` is hour, day, or left out")
 
 
 def _start(moment: datetime, bucket: str, zone: ZoneInfo) -> datetime:

@@ -32,6 +32,7 @@ class MemoryOutbox:
         self._rows: dict[int, OutboxRow] = {}
         self._event_ids: set[str] = set()
         self._relay = asyncio.Lock()
+        self._sweep = asyncio.Lock()
 
     async def append(self, events: Sequence[Event]) -> Sequence[bool]:
         """Write all or nothing (port `Outbox`)."""
@@ -100,4 +101,10 @@ class MemoryOutbox:
     async def lease(self) -> AsyncIterator[None]:
         """Wait to be the only relay."""
         async with self._relay:
+            yield
+
+    @asynccontextmanager
+    async def sweep_lease(self) -> AsyncIterator[None]:
+        """Wait to be the only sweep."""
+        async with self._sweep:
             yield

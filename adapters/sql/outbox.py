@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
-import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, text, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, bindparam, select, update
 
-from adapters.sql.engine import Database, PostgresDatabase
+from adapters.sql.engine import Database
+from adapters.sql.leases import hold
 from adapters.sql.projection import project, subject_of, upload_row
 from adapters.sql.statements import insert, statement
 from adapters.sql.summaries import refresh
 from adapters.sql.tables import images, outbox, products
 from adapters.sql.writing import write_state
-from pipeline.errors import ConflictError, DependencyDownError
+from pipeline.errors import ConflictError
 from pipeline.ports import OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
@@ -28,9 +24,6 @@ from schemas.event import Event
 from schemas.images import ImageUploaded
 from schemas.message import Message, Position
 from schemas.subject import Subject
-
-# How often a waiting relay looks whether the other one is gone.
-_LEASE_POLL_S = 0.5
 
 _PENDING = (
     select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.value, outbox.c.headers)
@@ -206,49 +199,16 @@ class SqlOutbox:
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[None]:
-        """Wait to be the only relay: an advisory lock in PostgreSQL, a locked file beside SQLite.
+        """Wait to be the only relay, and stay it until the context ends (port `Outbox`).
 
-        Losing the connection gives the lease up; two relays for a moment publish the same event
-        twice under one id, which readers tolerate.
+        Losing the database's connection gives the lease up; two relays for a moment publish an
+        event twice under one id, which readers tolerate.
         """
-        if isinstance(self._database, PostgresDatabase):
-            async with _advisory_lock(self._database):
-                yield
-        else:
-            assert self._database.url.database is not None
-            async with _file_lock(Path(self._database.url.database + ".relay.lock")):
-                yield
+        async with hold(self._database, "relay"):
+            yield
 
-
-@asynccontextmanager
-async def _file_lock(path: Path) -> AsyncIterator[None]:
-    with path.open("a") as file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                await asyncio.sleep(_LEASE_POLL_S)
-        # Closing the file gives the lock back, also when the process dies.
-        yield
-
-
-@asynccontextmanager
-async def _advisory_lock(database: PostgresDatabase) -> AsyncIterator[None]:
-    # One number per schema, so that two installations on one server do not wait for each other.
-    number = int.from_bytes(hashlib.sha256(b"lineside relay").digest()[:4], "big", signed=True)
-    ask = select(func.pg_try_advisory_lock(func.hashtext(text("current_schema()")), number))
-    try:
-        connection = await database.engine.connect()
-    except (SQLAlchemyError, OSError) as error:
-        raise DependencyDownError("database", "the database does not answer") from error
-    try:
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        # Asked again and again: a blocking wait would hold a transaction open in the server.
-        while not await connection.scalar(ask):  # noqa: ASYNC110 - the lock is another process's
-            await asyncio.sleep(_LEASE_POLL_S)
-        yield
-    finally:
-        # Closed for good, not returned to the pool: the lock belongs to the session.
-        await connection.invalidate()
-        await connection.close()
+    @asynccontextmanager
+    async def sweep_lease(self) -> AsyncIterator[None]:
+        """Wait to be the only sweep (port `Reservations`)."""
+        async with hold(self._database, "sweep"):
+            yield
