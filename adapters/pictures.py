@@ -15,7 +15,7 @@ from pipeline.errors import PoisonError
 
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 100_000_000
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")  # a JPEG of several pictures opens as JPEG, too
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 _DEEP_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I")

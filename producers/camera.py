@@ -150,4 +150,4 @@ def _pause_s(response: httpx.Response | None, tries: int) -> float:
     if asked.isdecimal():
         return min(60.0, float(asked))
     # Spread, so that many cameras do not come back in one moment.
-    return min(10.0, 0.2 * 2 ** min(tries, 8)) * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+    return min(10.0, 0.2 * float(2 ** min(tries, 8))) * (0.5 + random.random() / 2)  # noqa: S311 - no secret
