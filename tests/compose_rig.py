@@ -36,8 +36,8 @@ SECRETS = {
 }
 
 
-def load_services() -> dict[str, Any]:
-    """Return the services with variables interpolated as compose does for these secrets."""
+def interpolated_text() -> str:
+    """Return the file with variables interpolated as compose does for these secrets."""
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
     for name, value in SECRETS.items():
         start = "${" + name + ":?"
@@ -48,7 +48,12 @@ def load_services() -> dict[str, Any]:
         at, end = text.index("${"), text.index("}", text.index("${"))
         name, _, default = text[at + 2 : end].partition(":-")
         text = text[:at] + os.environ.get(name, default) + text[end + 1 :]
-    return dict(yaml.safe_load(text)["services"])
+    return text
+
+
+def load_services() -> dict[str, Any]:
+    """Return the services of the file."""
+    return dict(yaml.safe_load(interpolated_text())["services"])
 
 
 @dataclass

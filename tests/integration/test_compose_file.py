@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.up import free_port
-from tests.compose_rig import ROOT, SECRETS, ComposeRig, start_kafka, start_postgres
+from tests.compose_rig import ROOT, ComposeRig, interpolated_text, start_kafka, start_postgres
 from tests.scripted_llm import ScriptedLlm
 from tests.services import missing
 
@@ -23,9 +23,7 @@ def test_the_compose_specification_accepts_the_file(tmp_path: Path) -> None:
     checker = shutil.which("compose-check")
     if checker is None:
         missing("the compose specification's own loader", ".ci/run builds it")
-    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
-    lines = [f"{name}={value}\n" for name, value in SECRETS.items()]
-    (tmp_path / ".env").write_text("".join(lines), "utf-8")
+    (tmp_path / "docker-compose.yml").write_text(interpolated_text(), "utf-8")
     result = subprocess.run(
         [str(checker), str(tmp_path / "docker-compose.yml")],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
