@@ -7,6 +7,7 @@ Commands, arguments, environment and health checks are the file's own.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,24 +37,32 @@ SECRETS = {
 }
 
 
-def interpolated_text() -> str:
-    """Return the file with variables interpolated as compose does for these secrets."""
-    text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    for name, value in SECRETS.items():
-        start = "${" + name + ":?"
-        while start in text:
-            at = text.index(start)
-            text = text[:at] + value + text[text.index("}", at) + 1 :]
-    while "${" in text:
-        at, end = text.index("${"), text.index("}", text.index("${"))
-        name, _, default = text[at + 2 : end].partition(":-")
-        text = text[:at] + os.environ.get(name, default) + text[end + 1 :]
-    return text
+_VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?::(?P<rule>[-?])(?P<rest>[^}]*))?\}")
+
+
+def interpolated() -> dict[str, Any]:
+    """Return the file with variables interpolated as compose does, these secrets being set."""
+    return dict(_interpolate(yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))))
+
+
+def _interpolate(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {name: _interpolate(value) for name, value in node.items()}
+    if isinstance(node, list):
+        return [_interpolate(value) for value in node]
+    return _VARIABLE.sub(_value, node) if isinstance(node, str) else node
+
+
+def _value(match: re.Match[str]) -> str:
+    if match["name"] in SECRETS:
+        return SECRETS[match["name"]]
+    assert match["rule"] != "?", f"{match['name']} has no value"
+    return match["rest"] or ""
 
 
 def load_services() -> dict[str, Any]:
     """Return the services of the file."""
-    return dict(yaml.safe_load(interpolated_text())["services"])
+    return dict(interpolated()["services"])
 
 
 @dataclass

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from app.up import free_port
-from tests.compose_rig import ROOT, ComposeRig, interpolated_text, start_kafka, start_postgres
+from tests.compose_rig import ROOT, ComposeRig, interpolated, start_kafka, start_postgres
 from tests.scripted_llm import ScriptedLlm
 from tests.services import missing
 
@@ -23,7 +24,8 @@ def test_the_compose_specification_accepts_the_file(tmp_path: Path) -> None:
     checker = shutil.which("compose-check")
     if checker is None:
         missing("the compose specification's own loader", ".ci/run builds it")
-    (tmp_path / "docker-compose.yml").write_text(interpolated_text(), "utf-8")
+    text = yaml.safe_dump(interpolated())
+    (tmp_path / "docker-compose.yml").write_text(text, "utf-8")
     result = subprocess.run(
         [str(checker), str(tmp_path / "docker-compose.yml")],
         cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
