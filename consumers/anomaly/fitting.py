@@ -1,0 +1,129 @@
+"""From normal images' patches to a calibrated bank."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from consumers.anomaly.calibration import calibrate
+from consumers.anomaly.features import FeatureExtractor, PatchGrid, Recipe
+from consumers.anomaly.memory_bank import MemoryBank, Watch, nearest, select_coreset
+from consumers.anomaly.scoring import anomaly_map, descriptor, image_score
+
+# A tiny set would keep a handful of patches at 1 %; this many cost nothing.
+_MIN_VECTORS = 512
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FitPlan:
+    """What decides a bank's content; equal plans over equal images give equal versions."""
+
+    recipe: Recipe
+    model: str
+    coreset_ratio: float
+    seed: int = _SEED
+
+    def version(self, image_keys: Sequence[str]) -> str:
+        """Name of the bank made from these images: 12 hex digits."""
+        identity = json.dumps(
+            [asdict(self.recipe), self.model, self.coreset_ratio, self.seed, sorted(image_keys)],
+            sort_keys=True,
+        )
+        return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+@dataclass(slots=True)
+class Normals:
+    """Patches of normal images, as they are collected."""
+
+    keys: list[str] = field(default_factory=list)
+    grids: list[PatchGrid] = field(default_factory=list)
+    left_out: list[dict[str, str]] = field(default_factory=list)
+
+    def add(
+        self,
+        images: Mapping[str, NDArray[np.uint8]],
+        extractor: FeatureExtractor,
+    ) -> None:
+        """Compute and keep the patches of decoded images, by their keys."""
+        for key, grid in zip(images, extractor.patches(list(images.values())), strict=True):
+            self.keys.append(key)
+            self.grids.append(grid)
+
+
+class FittedBank(NamedTuple):
+    """A bank and how it was made."""
+
+    bank: MemoryBank
+    notes: dict[str, Any]
+
+
+def fit_bank(
+    product: str, version: str, normals: Normals, plan: FitPlan, watch: Callable[[str], Watch]
+) -> FittedBank:
+    """Choose the coreset, then calibrate with each image scored against all others' patches.
+
+    Args:
+        product: code.
+        version: the bank's name.
+        normals: at least two images' patches.
+        plan: ratio and seed.
+        watch: gives the progress callback of a step (`coreset`, `calibrating`).
+    """
+    counts = [len(grid.patches) for grid in normals.grids]
+    patches = torch.cat([grid.patches for grid in normals.grids])
+    owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+    wanted = min(len(patches), max(_MIN_VECTORS, round(plan.coreset_ratio * len(patches))))
+    coreset = select_coreset(patches, wanted, seed=plan.seed, watch=watch("coreset"))
+    vectors = patches[coreset.indices].contiguous()
+    vector_owners = owners[coreset.indices.numpy()]
+    scores, maps = _score_left_out(normals.grids, vectors, vector_owners, plan, watch)
+    bank = MemoryBank(
+        product=product,
+        version=version,
+        vectors=vectors,
+        owners=vector_owners,
+        descriptors=torch.stack(
+            [descriptor(grid.patches, grid.rows, grid.columns) for grid in normals.grids]
+        ),
+        image_keys=tuple(normals.keys),
+        model=plan.model,
+        calibration=calibrate(scores, maps),
+    )
+    notes = {
+        "recipe": asdict(plan.recipe),
+        "coreset_ratio": plan.coreset_ratio,
+        "coreset_radius": coreset.radius,
+        "seed": plan.seed,
+        "left_out": normals.left_out,
+        "normal_scores": dict(zip(normals.keys, scores, strict=True)),
+    }
+    return FittedBank(bank, notes)
+
+
+def _score_left_out(
+    grids: Sequence[PatchGrid],
+    vectors: torch.Tensor,
+    owners: NDArray[np.int32],
+    plan: FitPlan,
+    watch: Callable[[str], Watch],
+) -> tuple[list[float], list[NDArray[np.float32]]]:
+    """Score every normal image as if it were new: its own vectors may not answer."""
+    tell = watch("calibrating")
+    norms = vectors.square().sum(dim=1)
+    owner_of = torch.from_numpy(owners)
+    scores, maps = [], []
+    for index, grid in enumerate(grids):
+        found = nearest(grid.patches, vectors, norms, banned=owner_of == index)
+        scores.append(image_score(found.distances, plan.recipe.top_fraction))
+        maps.append(anomaly_map(found.distances, grid.rows, grid.columns))
+        tell(index + 1, len(grids))
+    return scores, maps
