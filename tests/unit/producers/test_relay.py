@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+
+from pipeline.errors import DependencyDownError, TransientError
+from producers.ingest import Capture
+from producers.relay import Relay
+from schemas.message import Message, Position
+from tests.ingest_rig import IngestRig, picture
+
+
+@asynccontextmanager
+async def running(relay: Relay) -> AsyncIterator[None]:
+    task = asyncio.create_task(relay.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@pytest.fixture
+def rig() -> IngestRig:
+    return IngestRig()
+
+
+async def upload(rig: IngestRig, count: int) -> None:
+    for number in range(count):
+        await rig.ingest().accept(picture(number), Capture(product="bearing", station="S-1"))
+
+
+async def until_published(rig: IngestRig, count: int) -> None:
+    async with asyncio.timeout(5):
+        while len(rig.published()) < count or await rig.outbox.pending(1):  # noqa: ASYNC110 - polls a fake
+            await asyncio.sleep(0.005)
+
+
+async def test_rows_are_published_in_order_once_and_marked(rig: IngestRig) -> None:
+    await upload(rig, 7)
+    waiting = [row.message.value for row in await rig.outbox.pending(100)]
+    relay = Relay(rig.outbox, rig.broker, clock=rig.clock, batch=3)
+    async with running(relay):
+        await until_published(rig, 7)
+    assert [record.value for record in rig.broker.records("images.uploaded")] == waiting
+    assert relay.not_ready() == []
+
+
+async def test_a_wake_up_publishes_at_once_and_the_poll_finds_rows_of_other_processes(
+    rig: IngestRig,
+) -> None:
+    relay = Relay(rig.outbox, rig.broker, clock=rig.clock, poll_s=60)
+    async with running(relay):
+        await asyncio.sleep(0)
+        await upload(rig, 1)
+        relay.wake()
+        await until_published(rig, 1)
+    async with running(Relay(rig.outbox, rig.broker, clock=rig.clock, poll_s=0.01)):
+        await asyncio.sleep(0)
+        await rig.ingest().accept(picture(99), Capture(product="bearing"))
+        await until_published(rig, 2)
+
+
+async def test_two_relays_at_once_publish_nothing_twice(rig: IngestRig) -> None:
+    await upload(rig, 20)
+    one = Relay(rig.outbox, rig.broker, clock=rig.clock, batch=2, poll_s=0.01)
+    two = Relay(rig.outbox, rig.broker, clock=rig.clock, batch=2, poll_s=0.01)
+    async with running(one), running(two):
+        await until_published(rig, 20)
+    ids = [event.event_id for event in rig.published()]
+    assert len(ids) == len(set(ids)) == 20
+
+
+async def test_a_broker_outage_is_told_and_loses_nothing(rig: IngestRig) -> None:
+    await upload(rig, 3)
+    rig.broker.is_down = True
+    relay = Relay(rig.outbox, rig.broker, clock=rig.clock)
+    async with running(relay):
+        await rig.clock.advance(10)
+        assert "outbox" in relay.not_ready()[0]
+        assert rig.published() == []
+        rig.broker.is_down = False
+        await rig.clock.advance(10)
+        await until_published(rig, 3)
+        assert relay.not_ready() == []
+
+
+async def test_later_rows_never_overtake_a_batch_that_failed(rig: IngestRig) -> None:
+    class HalfWritten:
+        """Writes the first message of a batch, then fails, as a broker that dies does."""
+
+        failures = 3
+
+        async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
+            if self.failures:
+                self.failures -= 1
+                await rig.broker.publish(messages[:1])
+                raise TransientError("outcome unknown")
+            return await rig.broker.publish(messages)
+
+    await upload(rig, 4)
+    order = [row.message.value for row in await rig.outbox.pending(100)]
+    async with running(Relay(rig.outbox, HalfWritten(), clock=rig.clock, batch=2)):
+        await rig.clock.advance(30)
+        async with asyncio.timeout(5):
+            while await rig.outbox.pending(1):  # noqa: ASYNC110 - polls a fake
+                await asyncio.sleep(0.005)
+    seen = [record.value for record in rig.broker.records("images.uploaded")]
+    assert list(dict.fromkeys(seen)) == order
+
+
+async def test_a_database_outage_gives_the_lease_up_and_takes_it_again(
+    rig: IngestRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await upload(rig, 1)
+    original, failures = rig.outbox.pending, [DependencyDownError("database", "away")] * 2
+
+    async def pending(limit: int) -> object:
+        if failures:
+            raise failures.pop()
+        return await original(limit)
+
+    monkeypatch.setattr(rig.outbox, "pending", pending)
+    async with running(Relay(rig.outbox, rig.broker, clock=rig.clock)):
+        await rig.clock.advance(10)
+        assert len(rig.published()) == 1
