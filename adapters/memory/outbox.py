@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -36,31 +35,32 @@ class MemoryOutbox:
 
     async def append(self, events: Sequence[Event]) -> Sequence[bool]:
         """Write all or nothing (port `Outbox`)."""
-        before = copy.copy(self._tables.states), copy.copy(self._rows), copy.copy(self._event_ids)
         messages = [encode(event, source=self._source) for event in events]
+        self._check_revisions(events)
         is_new: list[bool] = []
         for event, message in zip(events, messages, strict=True):
-            event_id = str(event.event_id)
-            is_new.append(event_id not in self._event_ids)
-            if not is_new[-1]:
-                continue
-            if not self._is_next(event):
-                self._tables.states, self._rows, self._event_ids = before
-                raise ConflictError
-            self._event_ids.add(event_id)
-            row_id = len(self._rows) + 1
-            self._rows[row_id] = OutboxRow(row_id, message)
-            self._tables.write(event)
+            is_new.append(str(event.event_id) not in self._event_ids)
+            if is_new[-1]:
+                self._event_ids.add(str(event.event_id))
+                row_id = len(self._rows) + 1
+                self._rows[row_id] = OutboxRow(row_id, message)
+                self._tables.write(event)
         if self._on_append is not None and any(is_new):
             self._on_append()
         return is_new
 
-    def _is_next(self, event: Event) -> bool:
-        if not isinstance(event, ProductConfigured):
-            return True
-        known = self._tables.states.get((ProductConfigured, event.product))
-        current = known.revision if isinstance(known, ProductConfigured) else 0
-        return event.revision == current + 1
+    def _check_revisions(self, events: Sequence[Event]) -> None:
+        """Refuse the whole append before anything of it is written."""
+        revisions = {
+            event.product: event.revision
+            for event in self._tables.states.values()
+            if isinstance(event, ProductConfigured)
+        }
+        for event in events:
+            if isinstance(event, ProductConfigured) and str(event.event_id) not in self._event_ids:
+                if event.revision != revisions.get(event.product, 0) + 1:
+                    raise ConflictError
+                revisions[event.product] = event.revision
 
     async def reserve(self, event: Event) -> str:
         """Note an upload before its bytes are stored (port `Outbox`)."""
