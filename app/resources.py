@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from adapters.embedded_broker import read_broker_file
+from adapters.kafka.admin import open_admin
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
@@ -20,6 +21,7 @@ from adapters.sql.inspections import SqlInspections
 from adapters.sql.outbox import SqlOutbox
 from app.settings import Settings
 from pipeline.errors import ConfigError
+from pipeline.ports import LogExtent
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,16 @@ class Resources:
     catalog: SqlCatalog
     outbox: SqlOutbox
     on_append: list[Callable[[], None]] = field(default_factory=list)
+
+    async def describe_log(self, topics: Collection[str]) -> LogExtent:
+        """Look up what the log holds (port `DescribeLog`)."""
+        async with open_admin(self.connection) as admin:
+            ranges = await admin.log_ranges(topics)
+            return LogExtent(
+                await admin.cluster_id(),
+                {place: held.start for place, held in ranges.items()},
+                {place: held.end for place, held in ranges.items()},
+            )
 
     def group(self, name: str, *topics: str, drain_budget_s: float = 30.0) -> KafkaOpenSource:
         """Open sources as this role's member of the group of a stage."""

@@ -1,0 +1,178 @@
+"""Role to services: what each process is made of. A role is one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+from adapters.clock import SystemClock
+from adapters.health import HealthServer
+from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
+from app.resources import Resources, note_role, open_resources
+from app.settings import Settings
+from pipeline.lifecycle import Service, run_services
+from pipeline.replica import Replica
+from pipeline.stage import Stage
+from pipeline.worker import Worker
+from pipeline.worker_settings import WorkerSettings
+from schemas.topics import TOPICS, topics_read_by
+
+# Requests have a topic of their own and are taken before the backlog.
+_TRIGGERS = {
+    "embed": ("images.uploaded",),
+    "anomaly": ("images.uploaded", "inspections.requested"),
+    "bank-build": ("banks.requested",),
+    "llm": ("images.scored", "inspections.requested"),
+    "record": topics_read_by("record"),
+}
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What every builder gets."""
+
+    resources: Resources
+    clock: SystemClock
+    telemetry: PrometheusTelemetry
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of this process."""
+        return self.resources.settings
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest image that is taken."""
+        return self.settings.web.upload_limit_mb * 1_000_000
+
+    def worker(self, stage: Stage, settings: WorkerSettings | None = None) -> Worker:
+        """Run a stage as a member of its group."""
+        settings = settings or WorkerSettings()
+        source = self.resources.group(
+            stage.name, *_TRIGGERS[stage.name], drain_budget_s=settings.drain_budget_s * 2
+        )
+        sink = self.resources.sink
+        return Worker(stage, source, sink, self.clock, self.telemetry, settings)
+
+    def replica(
+        self, topic: str, on_change: Callable[..., Awaitable[None]] | None = None
+    ) -> Replica:
+        """Follow a control topic."""
+        return Replica(
+            self.resources.open_reader,
+            topic,
+            key=TOPICS[topic].key,
+            on_change=on_change,
+            telemetry=self.telemetry,
+        )
+
+
+Builder = Callable[[Kit], AbstractAsyncContextManager[Sequence[Service]]]
+
+
+@asynccontextmanager
+async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
+    """Similar cases: the stage, its index, and the search on a port of its own."""
+    from app.embed_parts import build_parts, build_search_app  # noqa: PLC0415 - brings torch
+    from app.serving import HttpServer  # noqa: PLC0415 - as above
+    from consumers.embed.stage import EmbedStage  # noqa: PLC0415 - as above
+
+    made = await asyncio.to_thread(build_parts, kit)
+    search = kit.settings.search
+    yield [
+        made.products,
+        made.cases,
+        made.indexer,
+        kit.worker(EmbedStage(made.parts), WorkerSettings(batch_size=8)),
+        HttpServer(
+            "search",
+            build_search_app(kit, made),
+            host=search.host,
+            port=search.port,
+            setting="LINESIDE_SEARCH__PORT",
+        ),
+    ]
+
+
+@asynccontextmanager
+async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
+    """Verdicts, and the banks that they come from."""
+    from app.anomaly_parts import build_parts  # noqa: PLC0415 - brings torch
+    from consumers.anomaly.fit import BankBuildStage  # noqa: PLC0415 - as above
+    from consumers.anomaly.stage import AnomalyStage  # noqa: PLC0415 - as above
+
+    made = await asyncio.to_thread(build_parts, kit)
+    yield [
+        made.products,
+        made.banks,
+        kit.worker(AnomalyStage(made.parts), WorkerSettings(batch_size=8)),
+        kit.worker(BankBuildStage(made.fit_parts), WorkerSettings(slots=1)),
+    ]
+
+
+@asynccontextmanager
+async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
+    """Reports, from the manuals and a language model where there is one."""
+    from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
+
+    from app.llm_parts import build_parts  # noqa: PLC0415 - brings the manuals' packages
+
+    made = build_parts(kit)
+    slots = WorkerSettings(slots=kit.settings.llm.slots)
+    yield [made.products, made.manuals, *made.services, kit.worker(LlmStage(made.parts), slots)]
+
+
+@asynccontextmanager
+async def build_record(kit: Kit) -> AsyncIterator[Sequence[Service]]:
+    """Every derived event into the tables."""
+    from consumers.record.stage import RecordStage  # noqa: PLC0415 - each role brings its own
+
+    settings = WorkerSettings(batch_size=200, compute="inline", priority_topics=())
+    yield [kit.worker(RecordStage(kit.resources.inspections), settings)]
+
+
+@asynccontextmanager
+async def build_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
+    """Upload, relay, sweep, feed, console: one address for people and machines."""
+    from app.web_parts import open_web  # noqa: PLC0415 - brings fastapi
+
+    async with open_web(kit) as services:
+        yield services
+
+
+ROLES: dict[str, Builder] = {
+    "web": build_web,
+    "embed": build_embed,
+    "anomaly": build_anomaly,
+    "llm": build_llm,
+    "record": build_record,
+}
+
+
+async def run_role(role: str, settings: Settings) -> int:
+    """Run one role until it is told to stop; returns the exit code."""
+    telemetry = PrometheusTelemetry()
+    async with open_resources(settings, role) as resources:
+        kit = Kit(resources, SystemClock(), telemetry)
+        async with ROLES[role](kit) as services:
+
+            def not_ready() -> list[str]:
+                return [reason for service in services for reason in service.not_ready()]
+
+            health = HealthServer(
+                not_ready,
+                lambda: (telemetry.exposition(), CONTENT_TYPE),
+                host=settings.health.host,
+                port=settings.health.port,
+            )
+            noting = asyncio.create_task(_note(settings, role, health))
+            code = await run_services([health, *services])
+            noting.cancel()
+            return code
+
+
+async def _note(settings: Settings, role: str, health: HealthServer) -> None:
+    await health.listening.wait()
+    note_role(settings, role, f"http://{settings.health.host}:{health.port}")

@@ -1,0 +1,108 @@
+"""The web role's application: upload, feed, console and pages in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
+from fastapi.staticfiles import StaticFiles
+
+from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
+from app.settings import Settings
+from console.problems import install_problem_handlers
+from notifier.access import Access, AccessRules
+from pipeline.errors import RefusedError
+
+PAGES = Path(__file__).parents[1] / "console" / "web" / "dist"
+# Everything comes from this server; pictures may be shown from memory before they are sent.
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
+        "connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+_OLD_NAMES = {
+    "/matching.html": "./",
+    "/dashboard.html": "./admin",
+    "/defect_analysis.html": "./analysis",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WebParts:
+    """What is mounted, in order, and who answers for readiness."""
+
+    routers: Sequence[APIRouter]
+    not_ready: Callable[[], Sequence[str]]
+    telemetry: PrometheusTelemetry
+    monotonic: Callable[[], float]
+
+
+def build_web_app(settings: Settings, parts: WebParts) -> Any:
+    """Return the ASGI application, access rules around it."""
+    app = FastAPI(title="Lineside", docs_url=None, redoc_url=None)
+    install_problem_handlers(app)
+    for router in parts.routers:
+        app.include_router(router)
+    app.include_router(_life(parts))
+    _add_pages(app)
+    rules = AccessRules(
+        tokens=tuple(token.get_secret_value() for token in settings.web.tokens),
+        allowed_origins=settings.web.allowed_origins,
+    )
+    return Access(app, rules, monotonic=parts.monotonic)
+
+
+def _life(parts: WebParts) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/health")
+    async def health() -> JSONResponse:
+        return JSONResponse({"status": "alive"})
+
+    @router.get("/ready")
+    async def ready() -> JSONResponse:
+        reasons = list(parts.not_ready())
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @router.get("/metrics")
+    async def metrics() -> Response:
+        return Response(parts.telemetry.exposition(), media_type=CONTENT_TYPE)
+
+    return router
+
+
+def _add_pages(app: FastAPI) -> None:
+    """Serve the pages; the page itself decides between its routes."""
+    if (PAGES / "assets").is_dir():
+        app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
+    for path in ("/", "/setup", "/admin", "/analysis", "/i/{image_id}"):
+        app.add_api_route(path, _page, methods=["GET"], include_in_schema=False)
+    for path, target in _OLD_NAMES.items():
+        app.add_api_route(path, _redirect(target), methods=["GET"], include_in_schema=False)
+    app.add_api_route("/{name}", _public_file, methods=["GET"], include_in_schema=False)
+
+
+def _page() -> FileResponse:
+    index = PAGES / "index.html"
+    if not index.is_file():
+        raise RefusedError(503, "pages_not_built", "the pages are not built; run: make web")
+    return FileResponse(index, headers={**_HEADERS, "Cache-Control": "no-cache"})
+
+
+def _redirect(target: str) -> Callable[[], RedirectResponse]:
+    return lambda: RedirectResponse(target, status_code=308)
+
+
+def _public_file(name: str) -> FileResponse:
+    """Files beside the page, such as its icon; one path segment, so nothing above it."""
+    path = PAGES / name
+    if name.startswith(".") or not path.is_file():
+        raise RefusedError(404, "not_found", f"there is no page /{name}")
+    return FileResponse(path, headers=_HEADERS)
