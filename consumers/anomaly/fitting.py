@@ -22,6 +22,11 @@ _MIN_VECTORS = 512
 _SEED = 0
 
 
+def model_name(extractor: FeatureExtractor) -> str:
+    """Name of the network with its weights: banks of another name are refused."""
+    return f"{extractor.recipe.backbone}@{extractor.weights_sha256[:12]}"
+
+
 @dataclass(frozen=True, slots=True)
 class FitPlan:
     """What decides a bank's content; equal plans over equal images give equal versions."""

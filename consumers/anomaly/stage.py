@@ -8,22 +8,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from consumers.anomaly.bank_files import BankLibrary, BankUnavailableError, StateLookup
-from consumers.anomaly.features import FeatureExtractor, PatchGrid
-from consumers.anomaly.heatmap import render_heatmap
-from consumers.anomaly.memory_bank import MemoryBank, nearest
-from consumers.anomaly.regions import Extent, find_regions
-from consumers.anomaly.scoring import anomaly_map, descriptor, image_score
+from consumers.anomaly.features import FeatureExtractor
+from consumers.anomaly.inspection import Finding, inspect
+from consumers.anomaly.memory_bank import MemoryBank
 from consumers.anomaly.verdict import DEFAULT_BAND, decide_verdict
 from pipeline.claim_check import fetch_verified
 from pipeline.errors import PoisonError
 from pipeline.policy import skip_reason
 from pipeline.ports import BlobStore, Clock
 from pipeline.stage import Settled
-from schemas.anomalies import HeatmapScale, ImageScored, NearestNormal, Region
+from schemas.anomalies import ImageScored
 from schemas.configuration import ProductConfigured
 from schemas.event import Event, derived_event_id, origin_of
 from schemas.images import ImageSkipped, ImageUploaded, InspectionRequested
@@ -51,15 +48,12 @@ class AnomalyItem(NamedTuple):
     product: ProductConfigured
 
 
-class Finding(NamedTuple):
-    """What the compute thread found; `heatmap` is a PNG."""
+class Judged(NamedTuple):
+    """An item with what was found, and the time of the batch that it was computed in."""
 
     item: AnomalyItem
-    score: float
-    regions: tuple[Region, ...]
-    heatmap: bytes
-    scale: HeatmapScale
-    nearest_normal: NearestNormal
+    finding: Finding
+    infer_ms: float
 
 
 class AnomalyStage:
@@ -100,67 +94,47 @@ class AnomalyStage:
         pixels = await asyncio.to_thread(self._parts.decode, data)
         return AnomalyItem(pixels, bank, product)
 
-    @torch.inference_mode()
-    def infer(self, items: Sequence[AnomalyItem]) -> Sequence[Finding]:
-        """Score images; those of one bank share a search."""
-        grids = self._parts.extractor.patches([item.pixels for item in items])
-        by_bank: dict[int, list[int]] = {}
-        for index, item in enumerate(items):
-            by_bank.setdefault(id(item.bank), []).append(index)
-        found: dict[int, torch.Tensor] = {}
-        for members in by_bank.values():
-            bank = items[members[0]].bank
-            queries = torch.cat([grids[index].patches for index in members])
-            hits = nearest(queries, bank.vectors, bank.squared_norms)
-            sizes = [len(grids[index].patches) for index in members]
-            found.update(zip(members, torch.split(hits.distances, sizes), strict=True))
-        return [self._find(item, grids[index], found[index]) for index, item in enumerate(items)]
+    def infer(self, items: Sequence[AnomalyItem]) -> Sequence[Judged]:
+        """Inspect images; those of one bank share a search."""
+        parts = self._parts
+        started = parts.clock.monotonic()
+        findings = inspect(parts.extractor, [(item.pixels, item.bank) for item in items])
+        infer_ms = 1000 * (parts.clock.monotonic() - started)
+        return [
+            Judged(item, finding, infer_ms) for item, finding in zip(items, findings, strict=True)
+        ]
 
-    async def save(self, event: Event, result: Finding) -> ImageScored:
+    async def save(self, event: Event, result: Judged) -> ImageScored:
         """Store the heatmap and return the verdict."""
         assert isinstance(event, ImageUploaded | InspectionRequested)
         facts = self._facts(event)
         key = f"heatmaps/{facts['event_id']}.png"
-        await self._parts.store.put(key, result.heatmap, content_type="image/png")
-        item = result.item
+        item, finding = result.item, result.finding
+        await self._parts.store.put(key, finding.heatmap, content_type="image/png")
         calibration = item.bank.calibration
         threshold = item.product.threshold or calibration.threshold
         source = f"set by hand, revision {item.product.revision}"
         band = item.product.review_band or DEFAULT_BAND
-        decision = decide_verdict(result.score, threshold, band)
+        decision = decide_verdict(finding.score, threshold, band)
         return ImageScored(
             **facts,
             verdict=decision.verdict,
             reason=decision.reason,
-            score=result.score,
+            score=finding.score,
             threshold=threshold,
             threshold_source=source if item.product.threshold else calibration.threshold_source,
             map_threshold=calibration.map_threshold,
             map_threshold_source=calibration.map_threshold_source,
             review_band=(threshold * band[0], threshold * band[1]),
-            percentile=calibration.percentile(result.score),
+            percentile=calibration.percentile(finding.score),
             model=item.bank.model,
             bank_version=item.bank.version,
             configuration_revision=item.product.revision,
             heatmap_key=key,
-            heatmap_scale=result.scale,
-            regions=result.regions,
-            nearest_normal=result.nearest_normal,
-        )
-
-    def _find(self, item: AnomalyItem, grid: PatchGrid, distances: torch.Tensor) -> Finding:
-        calibration = item.bank.calibration
-        height, width = item.pixels.shape[:2]
-        extent = Extent(height, width, grid.cell_px)
-        heat = anomaly_map(distances, grid.rows, grid.columns)
-        low, high = calibration.map_low, calibration.map_high
-        return Finding(
-            item=item,
-            score=image_score(distances, self._parts.extractor.recipe.top_fraction),
-            regions=find_regions(heat, extent, low=low, seed=calibration.map_threshold),
-            heatmap=render_heatmap(heat, extent, low=low, high=high),
-            scale=HeatmapScale(low=low, high=high, cell_px=grid.cell_px),
-            nearest_normal=_nearest_normal(item.bank, grid),
+            heatmap_scale=finding.scale,
+            regions=finding.regions,
+            nearest_normal=finding.nearest_normal,
+            timings_ms={"infer": result.infer_ms},
         )
 
     def _facts(self, event: ImageUploaded | InspectionRequested) -> dict[str, Any]:
@@ -198,10 +172,3 @@ def _subject(event: ImageUploaded | InspectionRequested) -> Subject:
         requested = event.subject.requested.model_copy(update={"report": "force"})
         return event.subject.model_copy(update={"requested": requested})
     return event.subject
-
-
-def _nearest_normal(bank: MemoryBank, grid: PatchGrid) -> NearestNormal:
-    own = descriptor(grid.patches, grid.rows, grid.columns)
-    gaps = (bank.descriptors - own).norm(dim=1)
-    index = int(gaps.argmin())
-    return NearestNormal(image_key=bank.image_keys[index], distance=float(gaps[index]))
