@@ -186,6 +186,11 @@ class KafkaAdmin:
             if code not in {0, _TOPIC_EXISTS}:
                 reason = words[0] if words and words[0] else errors.for_code(code).__name__
                 raise ConfigError(f"topic {name} could not be created: {reason}")
+        names = {topic.name for topic in topics}
+        async with _answering("wait for new topics"):
+            # The controller has answered; a broker hears of it a moment later.
+            while not names <= set(await self.topics()):  # noqa: ASYNC110 - there is no event
+                await asyncio.sleep(_RETRY_S)
 
     async def _extend(
         self, table: Collection[Topic], before: Mapping[str, int], partitions: int

@@ -137,7 +137,7 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
     del options["bootstrap_servers"]
     try:
         opened = await create_conn(host, int(port), **options, request_timeout_ms=5000)
-    except errors.KafkaConnectionError:
+    except (errors.KafkaConnectionError, ConnectionResetError, BrokenPipeError):
         return "hangs up before it says a word"
     except (errors.KafkaError, ValueError) as refusal:
         return f"refuses the credentials ({refusal})"

@@ -17,6 +17,7 @@ from pipeline.ports import Commit, EventSource
 from schemas.message import Record, TopicPartition
 
 _ANSWER_LIMIT_S = 10.0
+_METADATA_S = 0.002
 
 
 class KafkaOpenReader:
@@ -52,13 +53,10 @@ async def _open_reader(
     topics: tuple[str, ...],
     position: Mapping[TopicPartition, int] | str,
 ) -> AsyncIterator[EventSource]:
-    consumer = AIOKafkaConsumer(*topics, **connection.client_options(), **consumer_options())
+    consumer = AIOKafkaConsumer(**connection.client_options(), **consumer_options())
     try:
         await start(consumer, connection, topics)
-        # Without a group, aiokafka has assigned all partitions by now; we take them by hand,
-        # because it would forget their positions whenever a topic grows.
-        places = sorted(consumer.assignment())
-        consumer.unsubscribe()
+        places = await _partitions(consumer, topics)
         offsets = await _resolve(consumer, places, position)
         consumer.assign(places)
         for place, offset in offsets.items():
@@ -66,6 +64,27 @@ async def _open_reader(
         yield KafkaReader(consumer, places)
     finally:
         await stop_quietly(consumer)
+
+
+async def _partitions(consumer: Any, topics: tuple[str, ...]) -> list[ClientPartition]:
+    """Learn which partitions there are, then take none: `assign` follows with the positions.
+
+    A lasting subscription would forget all positions whenever a topic grows.
+    """
+    consumer.subscribe(topics)
+    try:
+        async with asyncio.timeout(_ANSWER_LIMIT_S):
+            # aiokafka asks for them in the background and offers nothing to wait on.
+            while not all(consumer.partitions_for_topic(topic) for topic in topics):  # noqa: ASYNC110
+                await asyncio.sleep(_METADATA_S)
+    except TimeoutError as error:
+        raise as_stalled(error, "reading the partitions") from None
+    consumer.unsubscribe()
+    return [
+        ClientPartition(topic, number)
+        for topic in topics
+        for number in sorted(consumer.partitions_for_topic(topic))
+    ]
 
 
 async def _resolve(

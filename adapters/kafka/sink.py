@@ -26,19 +26,12 @@ logger = logging.getLogger(__name__)
 _OPEN_LIMIT_S = 15.0
 # Large batches and no linger: a backlog fills them by itself (streaming.md section 10).
 _BATCH_BYTES = 256 * 1024
+# Below the broker's 1,048,588 by the room that headers and framing take.
+_LARGEST_BYTES = 1_000_000 + 24_000
 # From this many messages of one partition on, building the batch ourselves is cheaper.
 _BATCH_FROM = 4
 _KNOWN_KEYS = 50_000
 _POSITIVE = 0x7FFFFFFF
-
-# The message is at fault; the same producer goes on with others.
-_MESSAGE_FAULTS = (
-    errors.MessageSizeTooLargeError,
-    errors.RecordListTooLargeError,
-    errors.InvalidTopicError,
-    errors.TopicAuthorizationFailedError,
-    errors.UnknownTopicOrPartitionError,
-)
 
 
 class Run(NamedTuple):
@@ -67,10 +60,12 @@ class KafkaSink:
         Raises:
             TransientError: at least one is not known to be written; publish all again.
             DependencyDownError: the broker is away.
-            PoisonError: `message_too_large`; the broker will never take one of them.
+            PoisonError: `message_too_large`; nothing was published.
         """
         if not messages:
             return ()
+        for message in messages:
+            _check_size(message)
         producer = await self._ready()
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -79,10 +74,9 @@ class KafkaSink:
             # The client keeps the batch and may still write it: the retry is a duplicate then,
             # with the same event_id, and after it in the log.
             raise as_transient(error, "publish") from None
-        except (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError) as error:
-            raise PoisonError("message_too_large", f"the broker refuses it: {error}") from None
         except (errors.KafkaError, OSError) as error:
-            if not is_away(error) and not isinstance(error, _MESSAGE_FAULTS):
+            if not is_away(error):
+                # A refused batch leaves a gap in the sequence numbers: every later one fails.
                 await self._discard(producer, error)
             raise as_transient(error, "publish") from error
 
@@ -223,6 +217,18 @@ def _append(batch: Any, message: Message) -> bool:
         timestamp=None, key=message.key, value=message.value, headers=list(message.headers)
     )
     return added is not None
+
+
+def _check_size(message: Message) -> None:
+    """Refuse what the broker would refuse, before it costs the producer its sequence.
+
+    Raises:
+        PoisonError: `message_too_large`.
+    """
+    size = len(message.value or b"") + len(message.key or b"")
+    if size > _LARGEST_BYTES:
+        limit = f"the limit is {_LARGEST_BYTES}"
+        raise PoisonError("message_too_large", f"{size} bytes for {message.topic}; {limit}")
 
 
 def _look_at(future: asyncio.Future[Any]) -> None:

@@ -31,6 +31,7 @@ _ANSWER_LIMIT_S = 10.0
 _HEARTBEAT_S = 1.0
 # An idle source asks the broker this often whether it is still there: aiokafka never says.
 _PROBE_EVERY_S = 5.0
+_PROBE_LIMIT_S = 4.0
 # The worker's poll loop proves its life to its own watchdog; a second judge would only evict it.
 _MAX_POLL_INTERVAL_MS = 24 * 3_600_000
 
@@ -315,7 +316,7 @@ async def end_offsets(
     if not places:
         return {}
     try:
-        async with asyncio.timeout(_ANSWER_LIMIT_S):
+        async with asyncio.timeout(_PROBE_LIMIT_S):
             ends = await consumer.end_offsets(places)
     except (errors.KafkaError, TimeoutError, OSError) as error:
         raise as_stalled(error, "reading the log's end") from error

