@@ -16,6 +16,17 @@ DEFECTS = ("scratch", "dent", "burr")
 _FLANGE_PX, _CORNER_PX = 236.0, 84.0
 _BOLTS = tuple((x * 172.0, y * 172.0) for x in (-1, 1) for y in (-1, 1))
 _BORE, _SEAT, _BOSS = 52.0, 122.0, 168.0
+_WIDER = np.ones((5, 5), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class _Damage:
+    """A defect as layers: relief in pixels, bare metal and darkness 0 to 1, and what it covers."""
+
+    relief: Array
+    bare: Array
+    dark: Array
+    mask: Array
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +84,23 @@ def draw(defect: str | None, seed: int) -> Photo:
     """Draw one housing, with one of `DEFECTS` or without."""
     rng = np.random.default_rng(seed)
     part, pose, light = _part(), surface.random_pose(rng), surface.random_light(rng)
-    height, fresh, mask = part.height, np.zeros_like(part.height), np.zeros_like(part.height)
-    if defect:
-        relief, fresh, mask = _DRAW[defect](rng)
-        height = height + relief
+    damage = _DRAW[defect](rng) if defect else _intact()
     cast = surface.noise(rng, 2.6) * 0.20 + surface.noise(rng, 7.0) * 0.13
     lathe = surface.grooves(rng, part.turning, 1.3) * 0.07
     grain = cast * (1 - part.turned) + lathe * part.turned
-    sx, sy = surface.slopes(height + grain)
+    sx, sy = surface.slopes(part.height + damage.relief + grain)
     sx, sy, outline, turned = pose.place_all(sx, sy, part.outline, part.turned)
-    steel, hole, shade, bright = pose.place_all(part.steel, part.hole, 1 - part.cavity, fresh)
+    steel, hole, shade, bright = pose.place_all(part.steel, part.hole, 1 - part.cavity, damage.bare)
     dull = surface.reflect(sx, sy, light, 0.55) * 0.36
     shiny = surface.reflect(sx, sy, light, 0.16) * _sheen(rng, pose)
     metal = dull + (shiny - dull) * turned
     metal *= (1 - shade) * (1 + 0.035 * surface.noise(rng, 60) + 0.02 * surface.noise(rng, 14))
     metal = metal + bright * (0.5 + 0.5 * light.strength - metal) * 0.8
+    metal *= 1 - 0.7 * pose.place(damage.dark)
     colour = _tint(metal, steel)
     colour *= (1 - 0.93 * np.maximum(hole - bright, 0))[..., None]
     scene = surface.blend(_bench(rng, outline), colour, np.maximum(outline, bright))
-    marked = surface.crop(pose.place(mask)) > 0.35
+    marked = surface.crop(pose.place(damage.mask)) > 0.35
     return Photo(surface.expose(rng, scene), marked)
 
 
@@ -142,7 +151,12 @@ def _on_face(rng: np.random.Generator, clearance_px: float) -> tuple[float, floa
             return float(x), float(y)
 
 
-def _scratch(rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _intact() -> _Damage:
+    nothing = np.zeros(surface.CANVAS, np.float32)
+    return _Damage(nothing, nothing, nothing, nothing)
+
+
+def _scratch(rng: np.random.Generator) -> _Damage:
     x, y = _on_face(rng, 14)
     length, heading = rng.uniform(60, 130), rng.uniform(0, np.pi)
     t = np.linspace(-0.5, 0.5, 24)
@@ -150,12 +164,12 @@ def _scratch(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     along = np.stack([t * length, bow], axis=1)
     turn = np.array([[np.cos(heading), np.sin(heading)], [-np.sin(heading), np.cos(heading)]])
     points = (along @ turn + (x, y)).astype(np.float32)
-    line = cv2.GaussianBlur(_stroke(points, rng.uniform(2, 4)), (0, 0), 0.7)
+    line = np.asarray(cv2.GaussianBlur(_stroke(points, rng.uniform(2, 4)), (0, 0), 0.7))
     fresh = line * np.clip(0.65 + 0.25 * surface.noise(rng, 9), 0.2, 1)
-    return -3.2 * line, fresh.astype(np.float32), _stroke(points, 5)
+    return _Damage(-3.2 * line, fresh, np.zeros_like(fresh), _stroke(points, 5))
 
 
-def _dent(rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _dent(rng: np.random.Generator) -> _Damage:
     x, y = _on_face(rng, 13)
     xs, ys = surface.grid()
     a, b, heading = rng.uniform(13, 19), rng.uniform(10, 16), rng.uniform(0, np.pi)
@@ -167,10 +181,11 @@ def _dent(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     rim = 2.4 * np.exp(-((distance - 1.15) ** 2) / 0.03)
     fresh = 0.3 * np.exp(-((distance - 1.0) ** 2) / 0.02)
     mask = (distance < 1.3).astype(np.float32)
-    return (bowl + rim).astype(np.float32), fresh.astype(np.float32), mask
+    dark = 0.35 * np.exp(-(distance**2) * 2.5)
+    return _Damage(bowl + rim, fresh, dark, mask)
 
 
-def _burr(rng: np.random.Generator) -> tuple[Array, Array, Array]:
+def _burr(rng: np.random.Generator) -> _Damage:
     """A lip of torn metal that stands over the edge of a bore or a bolt hole."""
     rings = ((0.0, 0.0, _BOSS), (0.0, 0.0, _SEAT), *((x, y, 36.0) for x, y in _BOLTS))
     cx, cy, radius = rings[int(rng.integers(len(rings)))]
@@ -189,8 +204,11 @@ def _burr(rng: np.random.Generator) -> tuple[Array, Array, Array]:
     lip = canvas.astype(np.float32) / 255
     ragged = np.clip(0.75 + 0.3 * surface.noise(rng, 4), 0.15, 1)
     relief = 8 * cv2.GaussianBlur(lip, (0, 0), 1.2) * ragged
-    mask = (cv2.dilate(lip, np.ones((5, 5), np.uint8)) > 0.5).astype(np.float32)
-    return relief.astype(np.float32), (lip * ragged).astype(np.float32), mask
+    mask = (cv2.dilate(lip, _WIDER) > 0.5).astype(np.float32)
+    # torn metal stands off and throws a hard shadow
+    gap = surface.shadow_of(np.asarray(cv2.dilate(lip, _WIDER)), 2, 3, 1.6)
+    dark = np.clip(gap - 0.8 * lip * ragged, 0, 1)
+    return _Damage(relief, lip * ragged * 0.9, dark, mask)
 
 
 _DRAW = {"scratch": _scratch, "dent": _dent, "burr": _burr}

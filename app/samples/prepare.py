@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import multiprocessing
+import os
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-VERSION = 1  # counts up when the drawn pictures or the layout change
+VERSION = 3  # counts up when the drawn pictures or the layout change
 NORMALS = 160
 DEFECTS_PER_TYPE = 14
-_PROCESSES = 2
+_MOST_PROCESSES = 8
 _CHUNK = 8
 _DRAWN = (BEARING_HOUSING, CONNECTOR)
 _STAMP = ".sample.json"
@@ -96,7 +97,8 @@ def _draw_all(tasks: list[_Drawing], tell: Progress) -> None:
     # spawned, not forked: the caller may run threads
     context = multiprocessing.get_context("spawn")
     done = 0
-    with ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool:
+    processes = min(_MOST_PROCESSES, os.cpu_count() or 1)
+    with ProcessPoolExecutor(processes, mp_context=context) as pool:
         futures = {pool.submit(_draw_chunk, chunk): chunk for chunk in chunks}
         for future in as_completed(futures):
             future.result()
