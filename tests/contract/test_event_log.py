@@ -298,10 +298,10 @@ async def test_two_members_share_the_partitions_and_commit_when_they_hand_over(l
             first.on_revoked = lambda: None
             await log.fill(30)
             shares = [await _drain(one), await _drain(two)]
-    assert len(first.revocations[0]) == log.partitions
-    assert {record.topic_partition for record in shares[0]} == first.owned
-    assert {record.topic_partition for record in shares[1]} == second.owned
-    assert sum(map(len, shares)) == 30
+            assert len(first.revocations[0]) == log.partitions
+            assert {record.topic_partition for record in shares[0]} == first.owned
+            assert {record.topic_partition for record in shares[1]} == second.owned
+            assert sum(map(len, shares)) == 30
 
 
 @asynccontextmanager
