@@ -19,7 +19,15 @@ from pipeline.errors import RefusedError
 from pipeline.ports import Catalog
 from schemas.configuration import ManualPublished
 
-_TYPES = {".pdf": "application/pdf", ".txt": "text/plain", ".md": "text/markdown"}
+_TYPES = {
+    ".pdf": "application/pdf",
+    ".txt": "text/plain",
+    ".text": "text/plain",
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+}
+# Text of Windows tools: two bytes a letter, so that half of them are NUL.
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 # What makes two versions of one manual different.
 _TOLD = ("sha256", "title", "language", "revision")
 _Page = Annotated[int, Path(ge=1, le=100_000)]
@@ -119,7 +127,8 @@ def _check_manual(name: str, data: bytes) -> str:
         detail = "send manuals as .pdf, .txt or .md; export other documents as PDF"
         raise RefusedError(415, "unsupported_manual", detail)
     is_pdf = b"%PDF-" in data[:1024]
-    if is_pdf != (content_type == "application/pdf") or (not is_pdf and b"\x00" in data):
+    is_text = data.startswith(_UTF16) or b"\x00" not in data
+    if is_pdf != (content_type == "application/pdf") or not (is_pdf or is_text):
         detail = f"the bytes are not what the name {name} promises; export it anew"
         raise RefusedError(415, "not_a_manual", detail)
     return content_type
@@ -135,15 +144,18 @@ async def _page_text(needs: ConsoleNeeds, manual: dict[str, Any], page: int) -> 
         detail = f"page texts are not read here; open {_file_url(manual)}#page={page}"
         raise RefusedError(501, "no_page_text", detail)
     data = await needs.store.get(manual["key"], max_bytes=needs.max_bytes)
-    pages = await asyncio.to_thread(needs.read_pages, data, manual["content_type"])
-    if page > len(pages):
-        raise RefusedError(404, "no_page", f"{manual['title']} has {len(pages)} pages")
+    pages = await asyncio.to_thread(
+        needs.read_pages, data, manual["file_name"], manual["content_type"]
+    )
+    last = max(pages, default=0)
+    if page > last:
+        raise RefusedError(404, "no_page", f"{manual['title']} has {last} pages")
     return {
         "manual_id": manual["manual_id"],
         "title": manual["title"],
         "page": page,
-        "pages": len(pages),
-        "text": pages[page - 1],
+        "pages": last,
+        "text": pages.get(page, ""),
     }
 
 

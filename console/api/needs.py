@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID, uuid4
@@ -75,8 +75,9 @@ class SiteFacts:
         return ZoneInfo(self.timezone)
 
 
-# Takes a manual's bytes and content type; returns the text of each page.
-ReadPages = Callable[[bytes, str], Sequence[str]]
+# Takes a manual's bytes, file name and content type; returns the text of each page that has any,
+# by its number from 1. Raises PoisonError for a file it cannot read.
+ReadPages = Callable[[bytes, str, str], Mapping[int, str]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ class SearchDesk:
     async def _note(self, question: bytes, answer: bytes) -> None:
         """Keep a line of history; a search never fails for it."""
         asked, told = _as_dict(question), _as_dict(answer)
-        hits = told.get("neighbours")
+        hits = told.get("results")
         entry = {name: asked[name] for name in _NOTED if asked.get(name) is not None}
         entry["by"] = "image" if "image_id" in entry else "file"
         entry["hits"] = len(hits) if isinstance(hits, list) else None
