@@ -10,7 +10,7 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 
 
-async def publish(servers: str, bucket: str, product: str, source: str, data: bytes) -> None:
+async def publish(data: bytes, servers: str, bucket: str, product: str, source: str) -> None:
     """Announce the object `images/<sha256 of the photo>`; what is left out, Lineside derives."""
     sha256 = hashlib.sha256(data).hexdigest()
     image = {"bucket": bucket, "key": f"images/{sha256}", "sha256": sha256, "size_bytes": len(data)}
@@ -21,4 +21,4 @@ async def publish(servers: str, bucket: str, product: str, source: str, data: by
         await producer.send_and_wait("images.uploaded", value, key=source.encode())
 
 
-asyncio.run(publish(*sys.argv[1:5], Path(sys.argv[5]).read_bytes()))
+asyncio.run(publish(Path(sys.argv[5]).read_bytes(), *sys.argv[1:5]))

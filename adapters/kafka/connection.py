@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import errors
 from aiokafka.conn import create_conn
 from aiokafka.helpers import create_ssl_context
+from aiokafka.protocol.metadata import MetadataRequest
 
 from pipeline.errors import (
     ConfigError,
@@ -137,6 +138,11 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
     del options["bootstrap_servers"]
     try:
         opened = await create_conn(host, int(port), **options, request_timeout_ms=5000)
+        try:
+            # Connecting is not enough: a broker that wants a password says so only now.
+            await opened.send(MetadataRequest([]))
+        finally:
+            opened.close()
     except (errors.KafkaConnectionError, ConnectionResetError, BrokenPipeError):
         return "hangs up before it says a word"
     except (errors.KafkaError, ValueError) as refusal:
@@ -145,5 +151,4 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
         return f"does not accept the TLS settings ({refusal.reason})"
     except (TimeoutError, OSError):
         return None
-    opened.close()
     return None
