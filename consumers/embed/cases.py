@@ -80,6 +80,7 @@ class CaseIndexer:
         self._clock = clock
         self._waiting: OrderedDict[str, CaseRegistered] = OrderedDict()
         self._wake = asyncio.Event()
+        self._caught_up = False
         self._ready = asyncio.Event()
         self._known: dict[str, Vectors] = {}
         self._unsaved = 0
@@ -119,12 +120,14 @@ class CaseIndexer:
         await self._retrying(self._restore)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._work())
-            tasks.create_task(self._become_ready(self._log))
+            tasks.create_task(self._watch(self._log))
 
-    async def _become_ready(self, log: CaseLog) -> None:
+    async def _watch(self, log: CaseLog) -> None:
         await log.wait_caught_up()
-        while self._waiting:
-            await self._clock.sleep(0.02)
+        self._caught_up = True
+        self._wake.set()
+
+    async def _announce(self) -> None:
         self._ready.set()
         logger.info("case index ready", extra={"action": "index_ready", **self._index.counts()})
         if self._unsaved:
@@ -141,7 +144,9 @@ class CaseIndexer:
                 for event in batch:  # a change that came meanwhile stays
                     if self._waiting.get(event.case_id) is event:
                         del self._waiting[event.case_id]
-            if self._ready.is_set() and self._unsaved >= _SNAPSHOT_EVERY:
+            if self._caught_up and not self._ready.is_set():
+                await self._announce()
+            elif self._unsaved >= _SNAPSHOT_EVERY and self._ready.is_set():
                 await self._retrying(self._save)
 
     async def _retrying(self, step: Callable[[], Awaitable[None]]) -> None:

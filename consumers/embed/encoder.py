@@ -153,7 +153,7 @@ def _timm_recipe(name: str, weights: LoadedWeights, device: torch.device) -> tup
         return torch.cat([functional.normalize(part, dim=1) for part in parts], dim=1)
 
     channels = backbone.feature_info.channels()  # type: ignore[union-attr, operator]  # timm's own attribute
-    return _Recipe(preprocess, forward, 0.8), 2 * channels[1] + channels[0]
+    return _Recipe(preprocess, forward, 0.4), 2 * channels[1] + channels[0]
 
 
 def _clip_recipe(name: str, weights: LoadedWeights, device: torch.device) -> tuple[_Recipe, int]:
@@ -172,7 +172,7 @@ def _clip_recipe(name: str, weights: LoadedWeights, device: torch.device) -> tup
         return vector
 
     dimension = int(open_clip.get_model_config(architecture)["embed_dim"])
-    return _Recipe(preprocess, forward, 0.75), dimension
+    return _Recipe(preprocess, forward, 0.4), dimension
 
 
 def _letter_scale(mean: Sequence[float], std: Sequence[float]) -> Preprocess:

@@ -26,8 +26,8 @@ Vectors = NDArray[np.float32]
 _FAISS_THREADS = 1
 # Equal up to float noise counts as equal, so that order does not depend on the batch or machine.
 _DECIMALS = 5
-# Few cases do not show their product's mean yet: n cases take n / (n + 4) of it away.
-_MEAN_PRIOR = 4
+# A product's only case must not vanish with its mean: n cases take n / (n + 0.25) of it away.
+_MEAN_PRIOR = 0.25
 
 
 @dataclass(frozen=True, slots=True)

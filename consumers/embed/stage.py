@@ -53,6 +53,7 @@ class Picture(NamedTuple):
 
     subject: Subject
     pixels: NDArray[np.uint8]
+    load_ms: float
 
 
 class Found(NamedTuple):
@@ -60,6 +61,7 @@ class Found(NamedTuple):
 
     matches: tuple[Match, ...]
     index_version: str
+    timings_ms: dict[str, float]
 
 
 class Vote(NamedTuple):
@@ -88,6 +90,7 @@ class EmbedStage:
         if not isinstance(event, ImageUploaded):
             return Settled(None)
         parts, subject = self._parts, event.subject
+        started = parts.clock.monotonic()
         # an answer from half an index would stand for ever: the first event of an id wins
         await parts.wait_ready()
         if await parts.products.lookup(subject.product) is None:
@@ -95,12 +98,15 @@ class EmbedStage:
         bench = parts.bench
         data = await fetch_verified(bench.objects, subject.image, max_bytes=bench.max_bytes)
         if len(data) < _DECODE_INLINE_BYTES:
-            return Picture(subject, bench.decode(data))
-        return Picture(subject, await asyncio.to_thread(bench.decode, data))
+            pixels = bench.decode(data)
+        else:
+            pixels = await asyncio.to_thread(bench.decode, data)
+        return Picture(subject, pixels, self._ms_since(started))
 
     def infer(self, items: Sequence[Picture]) -> Sequence[Found]:
         """Embed and search; each image on its own."""
         parts = self._parts
+        started = parts.clock.monotonic()
         vectors = parts.bench.encoder.encode([item.pixels for item in items])
         found = []
         for item, vector in zip(items, vectors, strict=True):
@@ -113,8 +119,12 @@ class EmbedStage:
                 part_id=subject.part_id,
                 k=NEIGHBOURS,
             )
-            found.append(Found(*parts.index.search(query)))
-        return found
+            found.append((item, parts.index.search(query)))
+        infer_ms = self._ms_since(started)
+        return [Found(*answer, {"load": item.load_ms, "infer": infer_ms}) for item, answer in found]
+
+    def _ms_since(self, started: float) -> float:
+        return round((self._parts.clock.monotonic() - started) * 1000, 2)
 
     async def save(self, event: Event, result: Found) -> Event:
         """Name the neighbours and their vote; nothing is stored."""
@@ -130,6 +140,7 @@ class EmbedStage:
             **origin_of(event),
             model=encoder.name,
             index_version=result.index_version,
+            timings_ms=result.timings_ms,
             neighbours=tuple(as_neighbour(match) for match in result.matches),
             voted_defect_type=vote.defect_type,
             voted_confidence=vote.confidence,
