@@ -10,7 +10,7 @@ from app.roles import Kit
 from consumers.anomaly.bank_files import BankLibrary
 from consumers.anomaly.features import open_extractor
 from consumers.anomaly.fit import FitParts
-from consumers.anomaly.fitting import FitPlan
+from consumers.anomaly.fitting import FitPlan, model_name
 from consumers.anomaly.stage import AnomalyParts
 from pipeline.replica import Replica
 
@@ -32,8 +32,9 @@ def build_parts(kit: Kit) -> AnomalyRole:
     extractor = open_extractor(chosen.backbone, weights.state_dict, weights.sha256)
     store = kit.resources.objects
     products, banks = kit.replica("products.configured"), kit.replica("banks.published")
-    plan = FitPlan(extractor.recipe, extractor.model, chosen.coreset_ratio)
-    library = BankLibrary(store, banks, extractor.model)
+    model = model_name(extractor)
+    plan = FitPlan(extractor.recipe, model, chosen.coreset_ratio)
+    library = BankLibrary(store, banks, model)
     return AnomalyRole(
         products,
         banks,

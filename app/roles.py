@@ -115,9 +115,8 @@ async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 @asynccontextmanager
 async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     """Reports, from the manuals and a language model where there is one."""
-    from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
-
     from app.llm_parts import build_parts  # noqa: PLC0415 - brings the manuals' packages
+    from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
 
     made = build_parts(kit)
     slots = WorkerSettings(slots=kit.settings.llm.slots)
