@@ -113,7 +113,7 @@ images = Table(
         "images_open_alarms",
         "product",
         "received_at",
-        sqlite_where=text("is_open_alarm"),
+        sqlite_where=text("is_open_alarm = 1"),
         postgresql_where=text("is_open_alarm"),
     ),
     Index(

@@ -84,7 +84,7 @@ def _create_images() -> None:
         "images",
         ["product", "received_at"],
         unique=False,
-        sqlite_where=sa.text("is_open_alarm"),
+        sqlite_where=sa.text("is_open_alarm = 1"),
         postgresql_where=sa.text("is_open_alarm"),
     )
     op.create_index(
