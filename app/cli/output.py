@@ -29,21 +29,25 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 class Bars:
-    """One bar per thing and step, with the time that is left."""
+    """One bar per thing, which shows its current step and the time that is left."""
 
     def __init__(self, progress: Progress) -> None:
         """Draw on `progress`."""
         self._progress = progress
-        self._tasks: dict[tuple[str, str], TaskID] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._steps: dict[str, str] = {}
 
     def reporter(self, name: str) -> Callable[[str, int, int], None]:
         """Return `report(step, done, total)` for one thing."""
 
         def report(step: str, done: int, total: int) -> None:
-            key = (name, step)
-            if key not in self._tasks:
-                self._tasks[key] = self._progress.add_task(f"{name} · {step}", total=total or None)
-            self._progress.update(self._tasks[key], completed=done, total=total or None)
+            label = f"{name} · {step}"
+            if name not in self._tasks:
+                self._tasks[name] = self._progress.add_task(label, total=total or None)
+            elif self._steps[name] != step:  # a new step has a new end and a new pace
+                self._progress.reset(self._tasks[name], description=label, total=total or None)
+            self._steps[name] = step
+            self._progress.update(self._tasks[name], completed=done, total=total or None)
 
         return report
 

@@ -70,12 +70,13 @@ async def _up(settings: Settings) -> int:
 @click.argument("role", type=click.Choice(ROLES))
 def worker(*, role: str) -> int:
     """Run one role until it is told to stop."""
+    from app.logs import configure_logging  # noqa: PLC0415 - as below
     from app.roles import run_role  # noqa: PLC0415 - each role brings its own packages
     from app.supervisor import die_with_parent  # noqa: PLC0415 - as above
 
     die_with_parent()
     level = os.environ.get("LINESIDE_LOG_LEVEL", "INFO")
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    configure_logging(level)
     return asyncio.run(run_role(role, read_settings()))
 
 
