@@ -44,7 +44,10 @@ class EventSource(Protocol):
         ...
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
-        """Return nothing more of these until `resume`; the rest flows. Membership is kept."""
+        """Return nothing more of these until `resume`; the rest flows. Membership is kept.
+
+        A pause outlives a rebalance: a partition that comes back is still paused.
+        """
         ...
 
     def resume(self, partitions: Collection[TopicPartition]) -> None:

@@ -241,8 +241,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
 
     async def on_partitions_assigned(self, assigned: Collection[ClientPartition]) -> None:
         """Give each partition its position, tell the listener, then let records flow."""
-        self._paused &= set(assigned)
-        self._consumer.pause(*self._paused)
+        self._consumer.pause(*(self._paused & set(assigned)))
         try:
             committed = await self._positions(assigned)
             await self._listener.assigned(committed)

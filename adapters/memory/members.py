@@ -23,12 +23,15 @@ class Cursor:
         """Start with none."""
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
+        self.is_handing_over = False
         self._broker = broker
         self._clock = clock
 
     def take(self, max_records: int) -> list[Record]:
         """Return what is there now, in log order per partition."""
         found: list[Record] = []
+        if self.is_handing_over:
+            return found
         for place, position in self.positions.items():
             if place in self.paused or len(found) >= max_records:
                 continue
@@ -119,7 +122,7 @@ class GroupMember:
     async def take(self, places: Mapping[TopicPartition, Commit | None]) -> None:
         """Get partitions from the group."""
         self._is_current = True
-        self._cursor.paused.clear()
+        self._cursor.is_handing_over = False
         starts = {place: commit.offset if commit else 0 for place, commit in places.items()}
         self._cursor.positions = {}
         await self._listener.assigned(places)
@@ -129,7 +132,7 @@ class GroupMember:
         """Give all partitions back; commits are taken until the listener has answered."""
         places = list(self._cursor.positions)
         if places:
-            self._cursor.paused |= set(places)
+            self._cursor.is_handing_over = True
             await self._listener.revoked(places)
         self._cursor.positions = {}
         self._is_current = False

@@ -322,6 +322,21 @@ async def _polled(*sources: EventSource) -> AsyncIterator[list[Record]]:
         await asyncio.gather(*tasks)
 
 
+async def test_a_pause_outlives_a_rebalance_until_it_is_undone(log: Log) -> None:
+    first, second = Listener(), Listener()
+    async with log.join("g")(first) as one:
+        await until(lambda: len(first.owned) == log.partitions, "all partitions came")
+        one.pause(first.owned)
+        async with log.join("g")(second) as two, _polled(two):
+            async with _polled(one) as early:
+                await until(lambda: bool(second.owned) and not first.owned & second.owned, "shared")
+            await log.fill(60)
+            early += await _drain(one)
+            assert not early
+            one.resume([TopicPartition(log.topic, number) for number in range(log.partitions)])
+            assert {record.topic_partition for record in await _drain(one)} == first.owned
+
+
 async def test_partitions_of_a_member_that_left_go_to_the_others(log: Log) -> None:
     await log.fill(10)
     first, second = Listener(), Listener()

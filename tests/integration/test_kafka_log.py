@@ -141,25 +141,6 @@ async def test_long_work_keeps_its_place_in_the_group(
     assert len(listener.told) == 1
 
 
-async def test_a_pause_outlives_a_rebalance(
-    connection: KafkaConnection, topic: str, sink: KafkaSink
-) -> None:
-    group = f"{topic}-g"
-    first, second = Listener(), Listener()
-    open_member = KafkaOpenSource(connection, GroupMember(group, (topic,)))
-    async with open_member(first) as one:
-        await until(lambda: len(first.owned) == 2, "all partitions came")
-        one.pause([TopicPartition(topic, 0), TopicPartition(topic, 1)])
-        async with open_member(second):
-            await until(lambda: len(second.owned) == 1, "the second member has its share")
-            await until(lambda: len(first.owned) == 1, "the first member has its share")
-            await sink.publish(_messages(topic, 20))
-            for _ in range(5):
-                assert not await one.poll(10, 0.2)
-            one.resume(first.owned)
-            assert {r.topic_partition for r in await _read(one, 1)} == first.owned
-
-
 async def test_a_topic_that_does_not_exist_is_named(connection: KafkaConnection) -> None:
     member = GroupMember("g", ("no.such.topic",))
     with pytest.raises(ConfigError, match=r"no\.such\.topic"):

@@ -101,7 +101,7 @@ def test_every_metric_of_the_table_can_be_recorded() -> None:
         labels = dict.fromkeys(metric.labels, "x")
         match metric.kind:
             case "counter":
-                telemetry.count(name, **labels)
+                telemetry.count(name, 1.0, **labels)
             case "gauge":
                 telemetry.gauge(name, 1.0, **labels)
             case _:
