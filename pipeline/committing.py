@@ -125,14 +125,16 @@ class Committer:
             return False
         try:
             wanted = source.commit({one.place: commit for one, commit in positions.items()})
-            if not await within(wanted, _LIMIT_S, self._clock):
-                raise TransientError(f"no answer within {_LIMIT_S:.0f} s")
-        except TransientError as error:
+            error = None if await within(wanted, _LIMIT_S, self._clock) else "no answer"
+        except TransientError as refusal:
+            error = str(refusal)[:500]
+        if error is not None:
             logger.warning(
                 "positions are not committed, the records may be read again",
-                extra={"action": "commit_failed", "error": str(error)[:500]},
+                extra={"action": "commit_failed", "error": error},
             )
             return False
+        self._telemetry.count("commits", stage=self._dispatch.stage)
         for one, commit in positions.items():
             one.committed = commit
             if not one.journal.is_careful:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.breaker import Breakers
 from pipeline.burial import BurialWatch, dead_letter
-from pipeline.intake import Lane
+from pipeline.intake import Queues
 from pipeline.ports import Clock
 from pipeline.retries import Bury, Held, Outage, Wait, decide
 from pipeline.telemetry import Telemetry
 from pipeline.waiting import Alarm
 from pipeline.work import Partition, State, Work
 from pipeline.worker_settings import WorkerSettings
+from schemas.dead_letters import DeadLetter
 from schemas.event import Event
 from schemas.message import Record, TopicPartition
 
@@ -39,7 +40,6 @@ class Wakers:
     compute: Callable[[], None] = _nothing
     publish: Callable[[], None] = _nothing
     room: Callable[[], None] = _nothing
-    left: Callable[[], None] = _nothing
 
 
 class Dispatch:
@@ -49,7 +49,7 @@ class Dispatch:
         self, stage: str, ahead: int, clock: Clock, telemetry: Telemetry, settings: WorkerSettings
     ) -> None:
         """`ahead` bounds the events that are loaded or loading and not yet started."""
-        self._stage = stage
+        self.stage = stage
         self._clock = clock
         self._telemetry = telemetry
         self._settings = settings
@@ -59,13 +59,14 @@ class Dispatch:
         self._held: Held[Work] = Held()
         self._alarm = Alarm(clock, self._ring)
         self._burials = BurialWatch(settings.burial_limit)
+        self._watchers: set[Callable[[], None]] = set()
         self.wake = Wakers()
         self.breakers = Breakers(settings.probe_pace)
         self.partitions: dict[TopicPartition, Partition] = {}
         self.careful: set[Partition] = set()
-        self.queue = Lane(settings.priority_topics)
-        self.ready = Lane(settings.priority_topics)
-        self.outgoing: deque[Work] = deque()
+        self.queue = Queues(settings.priority_topics)
+        self.ready = Queues(settings.priority_topics)
+        self._outgoing: deque[Work] = deque()
         self.in_flight = 0
 
     # -- in ---------------------------------------------------------------------------------
@@ -137,6 +138,11 @@ class Dispatch:
             batch.append(work)
         return batch
 
+    def take_one_ready(self) -> Work | None:
+        """Start one event, None if none is ready."""
+        works = self.take_ready(1)
+        return works[0] if works else None
+
     # -- out --------------------------------------------------------------------------------
 
     def finished(self, work: Work, output: Event | None, *, ordered: bool) -> None:
@@ -146,23 +152,33 @@ class Dispatch:
             return
         work.output = output
         work.item = None
-        self.outgoing.append(work)
+        self._outgoing.append(work)
         self.wake.publish()
 
-    def settle(self, work: Work) -> None:
-        """Note that the output is acknowledged: the offset may be committed."""
-        if work.partition.closed:
-            self.drop(work)
-            return
-        self._answered(work)
-        self._leave(work, State.GONE)
-        work.partition.settle(work)
-        if work.line.fence is work:
-            self.queue.put_first(work.partition.lower_fence(work))
+    def take_outgoing(self) -> list[Work]:
+        """Return all that is to be published, in order."""
+        works = list(self._outgoing)
+        self._outgoing.clear()
+        return works
 
-    def settled(self, count: int) -> None:
-        """Note that so many events went well."""
-        self._burials.settled(count)
+    def settle(self, works: Sequence[Work]) -> None:
+        """Note that these outputs are acknowledged: their offsets may be committed."""
+        letters = 0
+        for work in works:
+            if work.partition.closed:
+                self.drop(work)
+                continue
+            letters += isinstance(work.output, DeadLetter)
+            if not self.breakers.all_closed:
+                self._answered(work)
+            self._leave(work, State.GONE)
+            work.partition.settle(work)
+            if work.line.fence is work:
+                self.queue.put_back(work.partition.lower_fence(work))
+        well = len(works) - letters
+        if well:
+            self._burials.settled(well)
+            self._telemetry.count("events_settled", well, stage=self.stage)
 
     def failed(self, work: Work, error: Exception) -> None:
         """Decide what becomes of an event whose attempt raised `error`.
@@ -207,7 +223,7 @@ class Dispatch:
             former.closed = True
         self.partitions[partition.place] = partition
 
-    def unassign(self, partitions: Sequence[Partition]) -> None:
+    def unassign(self, partitions: Collection[Partition]) -> None:
         """Forget partitions that were handed over."""
         for partition in partitions:
             self.careful.discard(partition)
@@ -221,6 +237,11 @@ class Dispatch:
             if work.state is State.LOADED:
                 self.drop(work)
 
+    def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
+        """Call back whenever a record leaves the worker; returns how to stop that."""
+        self._watchers.add(watcher)
+        return lambda: self._watchers.discard(watcher)
+
     def end(self) -> None:
         """Ring no more."""
         self._alarm.cancel()
@@ -232,20 +253,20 @@ class Dispatch:
         logger.warning(
             "event buried",
             extra={
-                "action": "event_buried", "stage": self._stage, "reason": reason,
+                "action": "event_buried", "stage": self.stage, "reason": reason,
                 "topic": work.record.topic, "partition": work.record.partition,
                 "offset": work.offset, "attempts": work.attempts, "error": str(error)[:500],
             },
             exc_info=error if reason == "bug" else None,
         )  # fmt: skip
-        self._telemetry.count("dead_letters", stage=self._stage, reason=reason)
+        self._telemetry.count("dead_letters", stage=self.stage, reason=reason)
         if work.state is not State.STARTED:
             work.line.remove(work)
             self._ahead -= 1
             work.state = State.STARTED
             work.partition.started += 1
         now = self._clock.now()
-        letter = dead_letter(work, stage=self._stage, reason=reason, error=error, now=now)
+        letter = dead_letter(work, stage=self.stage, reason=reason, error=error, now=now)
         self.finished(work, letter, ordered=False)
         for released in work.line.release():
             released.state = State.READY
@@ -257,12 +278,12 @@ class Dispatch:
             logger.info(
                 "event will be tried again",
                 extra={
-                    "action": "event_held", "stage": self._stage, "topic": work.record.topic,
+                    "action": "event_held", "stage": self.stage, "topic": work.record.topic,
                     "partition": work.record.partition, "offset": work.offset,
                     "attempts": work.attempts, "delay_s": wait.delay_s, "error": str(error)[:500],
                 },
             )  # fmt: skip
-            self._telemetry.count("events_retried", stage=self._stage)
+            self._telemetry.count("events_retried", stage=self.stage)
         self._leave(work, State.HELD)
         work.partition.raise_fence(work)
         for other in work.line.waiting:
@@ -277,11 +298,11 @@ class Dispatch:
             logger.warning(
                 "dependency is away, the stage waits for it",
                 extra={
-                    "action": "breaker_opened", "stage": self._stage, "dependency": dependency,
+                    "action": "breaker_opened", "stage": self.stage, "dependency": dependency,
                     "error": str(error)[:500],
                 },
             )  # fmt: skip
-            self._telemetry.gauge("breaker_open", 1, stage=self._stage, dependency=dependency)
+            self._telemetry.gauge("breaker_open", 1, stage=self.stage, dependency=dependency)
         retry_at = self.breakers.trip(dependency, self._clock.monotonic(), work)
         self._send_back(work)
         self._alarm.set(retry_at)
@@ -297,7 +318,7 @@ class Dispatch:
             if other.state is State.LOADED:
                 self._leave(other, State.QUEUED)
                 again.append(other)
-        self.queue.put_first(sorted(again, key=lambda one: one.offset))
+        self.queue.put_back(again)
         self.wake.load()
 
     def _answered(self, work: Work) -> None:
@@ -307,10 +328,10 @@ class Dispatch:
                 logger.info(
                     "dependency is back",
                     extra={
-                        "action": "breaker_closed", "stage": self._stage, "dependency": name
+                        "action": "breaker_closed", "stage": self.stage, "dependency": name
                     },
                 )  # fmt: skip
-                self._telemetry.gauge("breaker_open", 0, stage=self._stage, dependency=name)
+                self._telemetry.gauge("breaker_open", 0, stage=self.stage, dependency=name)
             self.wake.load()
 
     def _leave(self, work: Work, state: State) -> None:
@@ -323,7 +344,8 @@ class Dispatch:
             self.breakers.dropped(work)
         work.state = state
         work.item = work.output = work.error = None
-        self.wake.left()
+        for watcher in self._watchers:
+            watcher()
 
     def _ring(self) -> None:
         """A time has come: of a held event, or of a breaker's next probe."""
@@ -332,7 +354,7 @@ class Dispatch:
             is_due = work.state is State.HELD and work.due <= now
             if is_due and not work.line.blocks(work) and not work.partition.closing:
                 work.state = State.QUEUED
-                self.queue.put_first([work])
+                self.queue.put_back([work])
         if self._held.next_due is not None:
             self._alarm.set(self._held.next_due)
         self.wake.load()

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from collections.abc import Iterable
 
 from pipeline.work import Work
 
 
-class Lane:
-    """A queue with two classes: works of priority topics leave first."""
+class _Queue:
+    """First come, first served; what was given back keeps its place."""
 
-    __slots__ = ("_backlog", "_priority", "_topics")
+    __slots__ = ("again", "fresh")
+
+    def __init__(self) -> None:
+        self.fresh: deque[Work] = deque()
+        self.again: list[tuple[int, Work]] = []
+
+    def __len__(self) -> int:
+        return len(self.fresh) + len(self.again)
+
+    def pop(self) -> Work | None:
+        if self.again:
+            return heapq.heappop(self.again)[1]
+        return self.fresh.popleft() if self.fresh else None
+
+
+class Queues:
+    """Two classes: works of priority topics leave first."""
+
+    __slots__ = ("_backlog", "_priority", "_sequence", "_topics")
 
     def __init__(self, priority_topics: Iterable[str]) -> None:
         """Start empty."""
         self._topics = frozenset(priority_topics)
-        self._priority: deque[Work] = deque()
-        self._backlog: deque[Work] = deque()
+        self._priority = _Queue()
+        self._backlog = _Queue()
+        self._sequence = 0
 
     def __len__(self) -> int:
         """All that waits."""
@@ -29,22 +49,21 @@ class Lane:
         return len(self._backlog)
 
     def append(self, work: Work) -> None:
-        """Add at the end of its class."""
-        if work.record.topic in self._topics:
-            self._priority.append(work)
-        else:
-            self._backlog.append(work)
+        """Add at the end of its class; its first place is the one it keeps."""
+        if not work.sequence:
+            self._sequence += 1
+            work.sequence = self._sequence
+        self._of(work).fresh.append(work)
 
-    def put_first(self, works: Iterable[Work]) -> None:
-        """Add before all others of its class; the given order is kept."""
-        for work in reversed(list(works)):
-            if work.record.topic in self._topics:
-                self._priority.appendleft(work)
-            else:
-                self._backlog.appendleft(work)
+    def put_back(self, works: Iterable[Work]) -> None:
+        """Add again, each in the place that it had."""
+        for work in works:
+            heapq.heappush(self._of(work).again, (work.sequence, work))
 
     def pop(self) -> Work | None:
         """Remove the next one, None when empty."""
-        if self._priority:
-            return self._priority.popleft()
-        return self._backlog.popleft() if self._backlog else None
+        work = self._priority.pop()
+        return self._backlog.pop() if work is None else work
+
+    def _of(self, work: Work) -> _Queue:
+        return self._priority if work.record.topic in self._topics else self._backlog

@@ -52,7 +52,7 @@ class Journal:
         return journal
 
     def open(self, offset: int) -> str:
-        """Count a start at the committed `offset`; return the metadata to commit before any work."""
+        """Count a start at the committed `offset`; return what to commit before any work."""
         self.starts += 1
         self.base = offset
         return self.note(offset)

@@ -24,21 +24,24 @@ class Lanes(Generic[T]):
         self._take = take
         self._work = work
         self._busy: dict[asyncio.Task[None], T | None] = {}
-        self._starting = False
+        self._starting: asyncio.Task[None] | None = None
         self._start: Start | None = None
 
     def open(self, start: Start) -> None:
         """Run the lanes as tasks that `start` makes."""
         self._start = start
         self._busy.clear()
-        self._starting = False
+        self._starting = None
+
+    def close(self) -> None:
+        """Start no more tasks."""
+        self._start = None
 
     def wake(self) -> None:
         """Say that there may be something to take."""
-        if self._start is None or self._starting or len(self._busy) >= self._width:
+        if self._start is None or self._starting is not None or len(self._busy) >= self._width:
             return
-        self._starting = True
-        task = self._start(self._run())
+        task = self._starting = self._start(self._run())
         self._busy[task] = None
         task.add_done_callback(self._ended)
 
@@ -49,19 +52,20 @@ class Lanes(Generic[T]):
                 task.cancel()
 
     async def _run(self) -> None:
-        self._starting = False
+        self._starting = None
         task = asyncio.current_task()
         assert task is not None
         while (one := self._take()) is not None:
             self._busy[task] = one
             self.wake()
             await self._work(one)
+        # At once, not in `_ended`: a wake-up between the two must not find all lanes taken.
+        del self._busy[task]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._busy.pop(task, None)
-        if task.cancelled():
-            self._starting = False
-            self.wake()
+        if task is self._starting:
+            self._starting = None
 
 
 async def spread(items: Iterable[T], work: Callable[[T], Awaitable[None]], width: int) -> None:

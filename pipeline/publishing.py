@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from pipeline.dispatch import Dispatch
 from pipeline.errors import StalledError, TransientError
 from pipeline.ports import Clock, EventSink
+from pipeline.work import Work
+from schemas.codec import encode
+from schemas.dead_letters import DeadLetter
 from schemas.message import Message
 
 logger = logging.getLogger(__name__)
@@ -16,21 +20,63 @@ _LONGEST_DELAY_S = 2.0
 
 
 class Publisher:
-    """Sends one group of outputs at a time, so that none overtakes one that is repeated."""
+    """Sends one group of outputs at a time, so that none overtakes one that is repeated.
 
-    def __init__(self, sink: EventSink, clock: Clock, *, patience_s: float) -> None:
+    Attributes:
+        trouble: why the log does not acknowledge, None while it does.
+    """
+
+    def __init__(
+        self, stage: str, sink: EventSink, dispatch: Dispatch, clock: Clock, *, patience_s: float
+    ) -> None:
         """`patience_s`: how long the log may refuse before the worker stops."""
+        self._source_name = f"/lineside/{stage}"
         self._sink = sink
+        self._dispatch = dispatch
         self._clock = clock
         self._patience_s = patience_s
         self.trouble: str | None = None
 
-    async def publish(self, messages: Sequence[Message]) -> dict[int, Exception]:
-        """Return once every message is acknowledged, or refused: the errors by index.
+    async def publish(self, works: Sequence[Work]) -> list[Work]:
+        """Return those that are acknowledged, or had nothing to publish; the others have failed.
 
         Raises:
-            StalledError: the log did not take them for `patience_s`.
+            StalledError: a dead letter was refused, or nothing is acknowledged any more.
         """
+        acknowledged: list[Work] = []
+        sending: list[Work] = []
+        messages: list[Message] = []
+        for work in works:
+            if work.output is None or work.partition.closed:
+                acknowledged.append(work)
+                continue
+            try:
+                traceparent = work.record.header("traceparent")
+                message = encode(work.output, source=self._source_name, traceparent=traceparent)
+            except Exception as error:  # noqa: BLE001 - an output without a topic, say
+                self._refused(work, error)
+            else:
+                sending.append(work)
+                messages.append(message)
+        refused = await self._send(messages) if messages else {}
+        if not refused:
+            return acknowledged + sending
+        for index, work in enumerate(sending):
+            if index in refused:
+                self._refused(work, refused[index])
+            else:
+                acknowledged.append(work)
+        return acknowledged
+
+    def _refused(self, work: Work, error: Exception) -> None:
+        if isinstance(work.output, DeadLetter):
+            raise StalledError(
+                f"a dead letter cannot be published ({error}); its record stays uncommitted"
+            ) from error
+        self._dispatch.failed(work, error)
+
+    async def _send(self, messages: Sequence[Message]) -> dict[int, Exception]:
+        """Return once each message is acknowledged or refused: the errors by index."""
         try:
             await self._until_acknowledged(messages)
         except StalledError:
@@ -40,7 +86,9 @@ class Publisher:
                 return {0: error}
             refused: dict[int, Exception] = {}
             for index, message in enumerate(messages):
-                refused |= {index: why for why in (await self.publish([message])).values()}
+                alone = await self._send([message])
+                if alone:
+                    refused[index] = alone[0]
             return refused
         return {}
 
@@ -51,12 +99,7 @@ class Publisher:
             try:
                 await self._sink.publish(messages)
             except TransientError as error:
-                if self.trouble is None:
-                    logger.warning(
-                        "outputs are not acknowledged, publishing them again",
-                        extra={"action": "publish_repeated", "error": str(error)[:500]},
-                    )
-                self.trouble = str(error)
+                self._note(error)
                 if self._clock.monotonic() + delay_s > deadline:
                     raise StalledError(
                         f"outputs were not acknowledged for {self._patience_s:.0f} s ({error}); "
@@ -67,3 +110,11 @@ class Publisher:
             else:
                 self.trouble = None
                 return
+
+    def _note(self, error: TransientError) -> None:
+        if self.trouble is None:
+            logger.warning(
+                "outputs are not acknowledged, publishing them again",
+                extra={"action": "publish_repeated", "error": str(error)[:500]},
+            )
+        self.trouble = str(error)

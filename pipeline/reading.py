@@ -36,7 +36,6 @@ class Reader:
     clock: Clock
     telemetry: Telemetry
     settings: WorkerSettings
-    stage: str
     trouble: str | None = None
     last_turn: float = 0.0
 
@@ -59,7 +58,7 @@ class Reader:
                 await self.committer.open_journals(records)
                 self.dispatch.admit(records)
                 flow.note_load()
-                self.telemetry.count("records_polled", len(records), stage=self.stage)
+                self.telemetry.count("records_polled", len(records), stage=self.dispatch.stage)
                 # A backlogged poll returns without giving others a turn.
                 await asyncio.sleep(0)
 
@@ -114,7 +113,8 @@ class _Flow:
         if wanted == self.paused:
             return
         source.pause(wanted - self.paused)
-        source.resume((self.paused - wanted) & self._dispatch.partitions.keys())
+        # Also those that went elsewhere: a pause lasts until `resume`, beyond a rebalance.
+        source.resume(self.paused - wanted)
         self.paused = wanted
 
     def _wanted(self, now: float) -> set[TopicPartition]:

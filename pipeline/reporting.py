@@ -11,9 +11,10 @@ _EVERY_S = 5.0
 
 
 async def report(
-    dispatch: Dispatch, source: EventSource, clock: Clock, telemetry: Telemetry, stage: str
+    dispatch: Dispatch, source: EventSource, clock: Clock, telemetry: Telemetry
 ) -> None:
     """Set the gauges of one worker until cancelled."""
+    stage = dispatch.stage
     while True:
         partitions = list(dispatch.partitions.values())
         telemetry.gauge("partitions_assigned", len(partitions), stage=stage)

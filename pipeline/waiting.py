@@ -10,10 +10,8 @@ from pipeline.ports import Clock
 
 async def within(awaitable: Awaitable[object], timeout_s: float, clock: Clock) -> bool:
     """Return whether `awaitable` ended in time; it is cancelled otherwise, its error raised."""
-    if timeout_s <= 0:
-        timeout_s = 0
     work = asyncio.ensure_future(awaitable)
-    timer = asyncio.ensure_future(clock.sleep(timeout_s))
+    timer = asyncio.ensure_future(clock.sleep(max(0.0, timeout_s)))
     try:
         await asyncio.wait({work, timer}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():

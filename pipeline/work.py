@@ -35,7 +35,7 @@ class Work:
 
     __slots__ = (
         "attempts", "due", "error", "event", "first_attempt_at", "item", "line", "offset",
-        "output", "partition", "record", "state",
+        "output", "partition", "record", "sequence", "state",
     )  # fmt: skip
 
     def __init__(self, record: Record, partition: Partition, line: KeyLine) -> None:
@@ -51,6 +51,7 @@ class Work:
         self.error: Exception | None = None
         self.attempts = 0
         self.due = 0.0
+        self.sequence = 0
         self.first_attempt_at: datetime | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pipeline.breaker import ProbePace
@@ -46,7 +46,7 @@ class WorkerSettings:
     drain_budget_s: float = 10.0
     publish_patience_s: float = 300.0
     bug_tries: int = 3
-    ladder: Ladder = Ladder()
-    probe_pace: ProbePace = ProbePace()
-    journal: JournalPolicy = JournalPolicy()
-    burial_limit: BurialLimit | None = BurialLimit()
+    ladder: Ladder = field(default_factory=Ladder)
+    probe_pace: ProbePace = field(default_factory=ProbePace)
+    journal: JournalPolicy = field(default_factory=JournalPolicy)
+    burial_limit: BurialLimit | None = field(default_factory=BurialLimit)
