@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from consumers.llm.finding import Finding, names_of_type
 from consumers.llm.manual_files import read_manual
 from consumers.llm.manuals import Chunk, chunk_manual
+from consumers.llm.tokens import KiwiTokenizer
 from schemas.anomalies import ImageScored
 from schemas.configuration import ManualPublished, ProductConfigured
 from schemas.embeddings import ImageEmbedded
@@ -19,6 +21,8 @@ from schemas.event import Event
 from schemas.images import InspectionRequested
 from schemas.message import Message, Position
 
+# One for all tests: its model takes a second and 400 MB to load, at the first Korean text.
+KIWI = KiwiTokenizer()
 NOW = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 PRODUCT = "커넥터"
 
@@ -98,7 +102,9 @@ language: en
 """
 
 
-def manual_event(text: str | bytes, *, file_name: str = "manual.md", **fields: Any) -> ManualPublished:
+def manual_event(
+    text: str | bytes, *, file_name: str = "manual.md", **fields: Any
+) -> ManualPublished:
     data = text.encode() if isinstance(text, str) else text
     digest = hashlib.sha256(data).hexdigest()
     values = {
@@ -158,9 +164,7 @@ def scored(verdict: str = "NG", *, report: str = "auto", **fields: Any) -> Image
         "score": 3.25,
         "threshold": 2.1,
         "bank_version": "b1",
-        "regions": [
-            {"x": 30, "y": 40, "width": 120, "height": 80, "area_px": 900, "score": 3.25}
-        ],
+        "regions": [{"x": 30, "y": 40, "width": 120, "height": 80, "area_px": 900, "score": 3.25}],
     }
     return ImageScored.model_validate(values | fields)
 
@@ -221,29 +225,6 @@ def finding(voted: str | None, *, language: str = "ko", verdict: str = "NG") -> 
     return Finding(event, event, embedded(voted), product(language=language), names)
 
 
-class HandClock:
-    """A clock that a test moves; sleeps last until it has moved far enough, or at once."""
-
-    def __init__(self, *, instant: bool = False) -> None:
-        self.seconds = 0.0
-        self._instant = instant
-
-    def now(self) -> datetime:
-        return NOW + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        import asyncio  # noqa: PLC0415 - the fake needs it here alone
-
-        if self._instant:
-            return
-        due = self.seconds + seconds
-        while self.seconds < due:
-            await asyncio.sleep(0.001)
-
-
 @dataclass
 class KeptInspections:
     """The one method of `Inspections` that the stage asks."""
@@ -276,18 +257,8 @@ class KeptSink:
         return [Position(message.topic, 0, 0) for message in messages]
 
 
-@dataclass
-class KeptBlobs:
-    """Objects by key."""
-
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    error: Exception | None = None
-    reads: int = 0
-
-    async def get(
-        self, key: str, *, bucket: str | None = None, max_bytes: int | None = None
-    ) -> bytes:
-        self.reads += 1
-        if self.error:
-            raise self.error
-        return self.blobs[key]
+async def until(condition: Callable[[], bool], *, within_s: float = 10.0) -> None:
+    """Wait for what another task does."""
+    async with asyncio.timeout(within_s):
+        while not condition():  # noqa: ASYNC110 - the point of this function
+            await asyncio.sleep(0.005)

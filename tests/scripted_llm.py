@@ -17,7 +17,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 Mode = Literal[
     "answer",  # manual sentences with citations, a token slipped into each
@@ -53,7 +53,9 @@ _EVENTS = {
     "error_event": "Input validation error: `inputs` tokens + `max_new_tokens` must be <= 99",
     "overloaded_event": "Model is overloaded",
 }
-_EXCERPT = re.compile(r"^\[(?:Excerpt|발췌) (\d+)\][^\n]*\n(.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL)
+_EXCERPT = re.compile(
+    r"^\[(?:Excerpt|발췌) (\d+)\][^\n]*\n(.*?)(?=\n\n|\Z)", re.MULTILINE | re.DOTALL
+)
 _SECTIONS = ("immediate_action", "causes", "checks", "correction", "prevention")
 
 
@@ -95,6 +97,7 @@ class ScriptedLlm:
     port: int = 0
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
+    _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     @property
     def url(self) -> str:
@@ -112,10 +115,11 @@ class ScriptedLlm:
             self._server.close()
             for writer in list(self._open):
                 writer.transport.abort()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
             await self._server.wait_closed()
             self._server = None
 
-    async def __aenter__(self) -> ScriptedLlm:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -128,6 +132,10 @@ class ScriptedLlm:
         return [request for request in self.requests if request.method == "POST"]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self._open.add(writer)
         try:
             request = await _read_request(reader)
@@ -239,18 +247,16 @@ class ScriptedLlm:
         """Return what the model says to a prompt: sentences of the excerpts it was given."""
         if mode == "prose":
             return "Everything is fine. Please call somebody who knows. Set it to 42 N."
-        excerpts = [(int(n), body.strip()) for n, body in _EXCERPT.findall(prompt)]
-        lines = [
-            f"{section} | {self._sentence(body, index, mode)} {self._citation(number, len(excerpts), mode)}"
-            for index, section in enumerate(_SECTIONS)
-            for number, body in [excerpts[index % len(excerpts)]]
-            if excerpts
-        ] if excerpts else []
-        thought = "<think>\nimmediate_action | Let me see [1]\n</think>\n" if mode == "thinking" else ""
-        return thought + "\n".join(lines)
+        excerpts = [(int(number), body.strip()) for number, body in _EXCERPT.findall(prompt)]
+        lines = ["<think>", "causes | Let me see [1]", "</think>"] if mode == "thinking" else []
+        for index, section in enumerate(_SECTIONS if excerpts else ()):
+            number, body = excerpts[index % len(excerpts)]
+            citation = self._citation(number, len(excerpts), mode)
+            lines.append(f"{section} | {self._sentence(body, index, mode)} {citation}")
+        return "\n".join(lines)
 
     def _sentence(self, body: str, index: int, mode: Mode) -> str:
-        sentences = [s.strip() for s in re.split(r"(?<=[.다요])\s*\n|(?<=\.)\s+", body) if len(s.strip()) > 8]
+        sentences = [line.strip() for line in body.split("\n") if len(line.strip()) > 8]
         sentence = sentences[index % len(sentences)].rstrip(".") if sentences else body
         if mode == "invented_numbers":
             return f"{sentence} 4711 mm."

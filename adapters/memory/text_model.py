@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
-Step = str | float | Exception
+Step = str | asyncio.Event | Exception
 
 
 @dataclass(slots=True)
 class MemoryTextModel:
     """Plays one script per call, the last one for ever.
 
-    A script is a sequence of text pieces, pauses in seconds, and errors to raise. `prompts`
+    A script is a sequence of text pieces, events to wait for, and errors to raise. `prompts`
     holds what was asked as (system, user); `closed` counts iterators that ended, in any way.
     """
 
@@ -37,7 +37,7 @@ class MemoryTextModel:
                         return
                     yield step
                 else:
-                    await asyncio.sleep(step)
+                    await step.wait()
         finally:
             self.closed += 1
 

@@ -28,9 +28,9 @@ _NUMBER = re.compile(r"(?<![A-Za-z0-9_])(\d+(?:,\d{3})+(?:\.\d+)?|\d*\.\d+|\d+)"
 # Between two numbers that share the unit behind the second one; dashes are made plain before.
 _RANGE_LINK = re.compile(r"\s*(?:~|-|to|에서|부터|±|\+/-|x|/)\s*")
 _TIMES_SIGN = re.compile(r"(?<=\d)\s*[x\u00d7]\s*(?=\d)")
-_NEWTON_METRE = re.compile(r"(?<=\d)\s*N[.·]?m\b")
+_NEWTON_METRE = re.compile(r"(?<=\d)\s*N[.·]?m(?![A-Za-z])")
 _UNIT = re.compile(
-    r"\s*(µm|μm|um|nm|mm2|mm|cm2|cm|km|m2|m3|m|inch(?:es)?|in\b|°c|°f|도|%|ppm|kpa|mpa|pa|bar|psi"
+    r"\s*(µm|μm|um|nm|mm2|mm|cm2|cm|km|m2|m3|m|inch(?:es)?|in|°c|°f|도|%|ppm|kpa|mpa|pa|bar|psi"
     r"|n·m|n\.m|nm|kgf|kg|mg|g|kn|n|rpm|khz|mhz|hz|kv|mv|v|ma|a|kw|w|ms|초|sec(?:onds?)?|s"
     r"|분|min(?:utes?)?|시간|hours?|h|일|days?|주|weeks?|개월|months?|년|years?|ml|l|개|장|회|번|ea|pcs"
     r"|times|px|db|lx|lm|배|°)(?![a-z])",

@@ -12,6 +12,7 @@ from consumers.llm.report import (
     EXTRACTIVE,
     FINDING_SOURCE,
     ORDER,
+    SEVERITY,
     Draft,
     finding_citation,
     manual_citation,
@@ -76,5 +77,7 @@ def _best(sentences: list[Sentence], section: Section, taken: set[str]) -> list[
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a sentence stands by itself: no lead-in to a list, no scrap of a table."""
+    """Whether a sentence stands by itself: no lead-in to a list, no scrap, no mere grading."""
+    if SEVERITY.match(fold(text)):
+        return False
     return len(text) >= _SHORTEST and not text.endswith((":", "\uff1a"))

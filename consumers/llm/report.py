@@ -30,7 +30,7 @@ ORDER: tuple[Section, ...] = (
     "safety",
 )
 _FINDING_TITLE = MappingProxyType({"ko": "검사 결과", "en": "Inspection result"})
-_SEVERITY = re.compile(
+SEVERITY = re.compile(
     r"(?:심각도|중요도|등급|severity|grade)\s*[:=|]?\s*"
     r"(치명|중대|높음|중결함|상|critical|major|high|보통|중간|중|medium|moderate"
     r"|경미|낮음|경결함|하|minor|low)",
@@ -154,7 +154,7 @@ def severity_of(evidence: Evidence) -> Severity:
     bad it is.
     """
     for chunk in evidence.chunks[: evidence.typed_count]:
-        match = _SEVERITY.search(fold(f"{chunk.path} {chunk.text}"))
+        match = SEVERITY.search(fold(f"{chunk.path} {chunk.text}"))
         if match:
             level = _LEVELS[match.group(1)]
             return "high" if level == "high" else "medium" if level == "medium" else "low"
