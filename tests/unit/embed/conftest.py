@@ -83,7 +83,8 @@ class Plant:
         return ImageRef(bucket=self.objects.bucket, key=key, sha256=digest, size_bytes=len(data))
 
     def snapshots(self) -> list[str]:
-        return [key for key in self.objects.keys() if key.startswith("snapshots/")]
+        stored = self.objects.keys()
+        return [key for key in stored if key.startswith("snapshots/")]
 
     async def case(self, case_id: str, data: bytes, **changes: Any) -> CaseRegistered:
         fields: dict[str, Any] = {
