@@ -22,7 +22,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pipeline.errors import ConfigError, DependencyDownError
+from pipeline.errors import ConfigError, DependencyDownError, TransientError
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -49,6 +49,7 @@ class Database(Protocol):
 
         Raises:
             DependencyDownError: `database`, away, locked or full.
+            TransientError: others were in the way several times; nothing was written.
         """
         ...
 
@@ -215,8 +216,10 @@ class PostgresDatabase:
                 return await self._run(work)
             except DBAPIError as error:
                 state = getattr(error.orig, "sqlstate", None)
-                if state not in _RETRIED_STATES or attempt == _ATTEMPTS:
+                if state not in _RETRIED_STATES:
                     raise
+                if attempt == _ATTEMPTS:
+                    raise TransientError("other writers were in the way; try again") from error
         raise AssertionError
 
     async def read(self, work: Work[T]) -> T:

@@ -35,6 +35,7 @@ _IMAGES = (
     .order_by(images.c.image_id)
     .with_for_update()
 )
+_LOCK = _of((images.c.image_id,), images.c.image_id).order_by(images.c.image_id).with_for_update()
 _INSPECTIONS = _of(
     (
         inspections.c.image_id, inspections.c.event_id, inspections.c.type, inspections.c.stage,
@@ -67,8 +68,7 @@ _UPDATE = (
 def refresh(connection: Connection, image_ids: Collection[str]) -> None:
     """Renew the summaries of images from their facts, within the transaction that changed them.
 
-    The images' rows are locked before the facts are read: of two transactions that write about
-    one image, the second sees what the first wrote.
+    The images' rows are locked before their facts are read, so that these are the latest.
     """
     if not image_ids:
         return
@@ -81,6 +81,11 @@ def refresh(connection: Connection, image_ids: Collection[str]) -> None:
             changed.append({"which": row.image_id, **asdict(summary)})
     if changed:
         connection.execute(_UPDATE, changed)
+
+
+def lock_images(connection: Connection, image_ids: Collection[str]) -> None:
+    """Lock images' rows in the order of their ids, until the transaction ends."""
+    connection.execute(_LOCK, {"image_ids": sorted(image_ids)})
 
 
 def summary_of(row: Row[Any]) -> ImageSummary:

@@ -8,17 +8,14 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
-from adapters.sql.projection import Name, Write, project, subject_of
+from adapters.sql.projection import Name, Write, image_row, project, subject_of
 from adapters.sql.statements import statement
-from adapters.sql.summaries import refresh
+from adapters.sql.summaries import lock_images, refresh
 from adapters.sql.tables import dead_letters, images, inspections, reviews
 from schemas.event import Event
+from schemas.subject import Subject
 
-# Locks are taken in this order, and within a statement in the order of its rows' keys, so that
-# two record processes never wait for each other in a ring.
-_ORDER: tuple[Name, ...] = (
-    "image", "upload", "inspection", "review", "dead_letter", "response",
-)  # fmt: skip
+_ORDER: tuple[Name, ...] = ("upload", "inspection", "review", "dead_letter", "response")
 _BY_EVENT_ID: dict[Name, Table] = {
     "inspection": inspections,
     "review": reviews,
@@ -36,16 +33,30 @@ def write_events(connection: Connection, dialect: str, events: Sequence[Event]) 
     rows: dict[Name, list[dict[str, Any]]] = defaultdict(list)
     for write in (write for writes in projected for write in writes):
         rows[write.name].append(write.row)
+    subjects = {s.image_id: s for s in map(subject_of, events) if s is not None}
+    _hold_images(connection, dialect, subjects)
     known = _known_ids(connection, rows)
     is_new = [_take(writes, known) for writes in projected]
     for name in _ORDER:
         if rows[name]:
             connection.execute(statement(dialect, name), sorted(rows[name], key=_row_key))
     for index, writes in enumerate(projected):
-        if writes and writes[-1].name not in _ORDER:
+        if writes and writes[-1].name not in (*_ORDER, "image"):
             is_new[index] = write_state(connection, dialect, writes)
-    refresh(connection, {s.image_id for s in map(subject_of, events) if s is not None})
+    refresh(connection, subjects)
     return is_new
+
+
+def _hold_images(connection: Connection, dialect: str, subjects: Mapping[str, Subject]) -> None:
+    """Make sure that the images' rows exist, and lock them all, always in the order of their ids.
+
+    Nothing else is locked before, so that two processes never wait for each other in a ring; and
+    of two that write about one image, the second sees what the first wrote.
+    """
+    if subjects:
+        rows = [image_row(subjects[name], state="accepted") for name in sorted(subjects)]
+        connection.execute(statement(dialect, "image"), rows)
+        lock_images(connection, subjects)
 
 
 def write_state(connection: Connection, dialect: str, writes: Sequence[Write]) -> bool:

@@ -4,42 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Table, func, select
 
 from adapters.sql.outbox import SqlOutbox
 from adapters.sql.tables import deployment_logs, inspections, model_parameters, response_history
+from pipeline.ports import ImageFilter
 from schemas.event import Event
 from tests.story import Story, configured
-from tests.tables import fresh_postgres, fresh_sqlite, sql_tables
+from tests.tables import Tables, fresh_postgres, fresh_sqlite, sql_tables
 
 
-def lives(count: int) -> tuple[list[Story], list[list[Event]]]:
-    """Images, and their events dealt to three writers in no order."""
-    stories = [Story(f"P-{n}", received_s=n) for n in range(count)]
-    events: list[Event] = []
-    for story in stories:
-        scored = story.scored("NG")
-        events += [story.uploaded, story.embedded(), scored, story.explained(scored)]
-    dealt = events + random.Random(1).sample(events, count)
-    random.Random(2).shuffle(dealt)
-    return stories, [dealt[n::3] for n in range(3)]
-
-
-async def write_together(url: str, parts: Sequence[Sequence[Event]]) -> list[bool]:
-    """Write from as many connections as there are parts, at the same time."""
-
-    async def write(part: Sequence[Event]) -> list[bool]:
-        async with sql_tables(url) as tables:
-            is_new: list[bool] = []
-            for start in range(0, len(part), 7):
-                is_new += await tables.inspections.save(part[start : start + 7])
-            return is_new
-
-    return [new for part in await asyncio.gather(*map(write, parts)) for new in part]
+def life(story: Story) -> list[Event]:
+    """Everything that settles an image."""
+    scored = story.scored("NG")
+    return [story.uploaded, story.embedded(), scored, story.explained(scored)]
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.needs_postgres)])
@@ -52,22 +34,46 @@ async def url(
 
 
 async def test_writers_of_one_image_never_leave_a_stale_status(url: str) -> None:
-    stories, parts = lives(60)
-    await write_together(url, parts)
-    async with sql_tables(url) as tables:
+    stories = [Story(f"P-{n}", received_s=n) for n in range(60)]
+    async with AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(sql_tables(url)) for _ in range(4)]
+        first = writers[0]
         for story in stories:
-            view = await tables.inspections.get(story.image_id)
+            # Each event from a connection of its own, all at once, and one of them twice.
+            events = [*life(story), story.embedded()]
+            saves = [
+                w.inspections.save([e]) for w, e in zip([*writers, first], events, strict=True)
+            ]
+            await asyncio.gather(*saves)
+            view = await first.inspections.get(story.image_id)
             assert (view["status"], view["verdict"]) == ("complete", "NG")
-        told = await tables.inspections.stats(product=None, since=None, bucket=None)
+            ((item,), _) = await first.inspections.list(ImageFilter(), cursor=None, limit=1)
+            assert (item["image_id"], item["status"]) == (story.image_id, "complete")
+        assert await number_of_rows(first, inspections) == 3 * len(stories)
+        assert await number_of_rows(first, response_history) == len(stories)
+
+
+async def test_batches_that_share_images_are_written_together_without_a_deadlock(url: str) -> None:
+    events = [event for n in range(60) for event in life(Story(f"P-{n}", received_s=n))]
+    order = random.Random(2)
+
+    async def write(tables: Tables) -> int:
+        mine = order.sample(events, len(events))
+        saved = [await tables.inspections.save(mine[n : n + 40]) for n in range(0, len(mine), 40)]
+        return sum(new for part in saved for new in part)
+
+    async with sql_tables(url) as one, sql_tables(url) as two, sql_tables(url) as three:
+        await asyncio.gather(write(one), write(two), write(three))
+        told = await one.inspections.stats(product=None, since=None, bucket=None)
         assert (told["all"]["total"], told["all"]["NG"]) == (60, 60)
-        assert tables.database is not None
-        counts = [
-            await tables.database.read(
-                lambda connection, t=table: connection.scalar(select(func.count()).select_from(t))
-            )
-            for table in (inspections, response_history)
-        ]
-        assert counts == [180, 60]
+        assert await number_of_rows(one, inspections) == 180
+
+
+async def number_of_rows(tables: Tables, table: Table) -> int:
+    """Count a table."""
+    assert tables.database is not None
+    counted = select(func.count()).select_from(table)
+    return await tables.database.read(lambda connection: connection.scalar(counted)) or 0
 
 
 async def test_uploads_from_many_requests_at_once_are_all_kept(url: str) -> None:
@@ -106,9 +112,7 @@ async def test_a_bank_is_logged_when_it_begins_to_judge_and_every_revision_is_ke
                 )
             ).all()
         )
-        kept = await tables.database.read(
-            lambda connection: connection.scalar(select(func.count()).select_from(model_parameters))
-        )
+        kept = await number_of_rows(tables, model_parameters)
     assert [tuple(row) for row in logged] == [("v1", 2), ("v2", 4), ("v1", 5)]
     assert kept == 5
 
