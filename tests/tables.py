@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
 from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
