@@ -10,7 +10,7 @@ from app.roles import Kit
 from consumers.anomaly.bank_files import BankLibrary
 from consumers.anomaly.features import open_extractor
 from consumers.anomaly.fit import FitParts
-from consumers.anomaly.fitting import FitPlan, model_name
+from consumers.anomaly.fitting import model_name, plan_for
 from consumers.anomaly.stage import AnomalyParts
 from pipeline.replica import Replica
 
@@ -33,7 +33,7 @@ def build_parts(kit: Kit) -> AnomalyRole:
     store = kit.resources.objects
     products, banks = kit.replica("products.configured"), kit.replica("banks.published")
     model = model_name(extractor)
-    plan = FitPlan(extractor.recipe, model, chosen.coreset_ratio)
+    plan = plan_for(extractor, chosen.coreset_ratio)
     library = BankLibrary(store, banks, model)
     return AnomalyRole(
         products,

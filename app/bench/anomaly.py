@@ -27,7 +27,7 @@ from adapters.weights import load_weights
 from app.data_folder import ProductFolder, read_data_folder
 from app.settings import AnomalySettings, Settings
 from consumers.anomaly.features import FeatureExtractor, PatchGrid, open_extractor
-from consumers.anomaly.fitting import FitPlan, Normals, fit_bank, model_name
+from consumers.anomaly.fitting import FitPlan, Normals, fit_bank, plan_for
 from consumers.anomaly.inspection import inspect
 from consumers.anomaly.memory_bank import MemoryBank, Watch, nearest
 from consumers.anomaly.scoring import image_score
@@ -82,7 +82,7 @@ def bench_anomaly(root: Path, seeds: int = 5, settings: AnomalySettings | None =
     chosen = settings or Settings().anomaly
     weights = load_weights(chosen.backbone, chosen.weights)
     extractor = open_extractor(chosen.backbone, weights.state_dict, weights.sha256)
-    plan = FitPlan(extractor.recipe, model_name(extractor), chosen.coreset_ratio)
+    plan = plan_for(extractor, chosen.coreset_ratio)
     base = root / "data" if (root / "data").is_dir() else root
     products: Json = {}
     for folder in read_data_folder(base):
@@ -147,7 +147,9 @@ def _judge(data: _Data, indices: Sequence[int], bank: MemoryBank, plan: FitPlan)
     """Score held-out images; shares are of the good (false rejects), bad (misses) and all."""
     scores = []
     for index in indices:
-        found = nearest(data.shelf.get(index).patches, bank.vectors, bank.squared_norms)
+        found = nearest(
+            data.shelf.get(index).patches * bank.scale, bank.vectors, bank.squared_norms
+        )
         scores.append(image_score(found.distances, plan.recipe.top_fraction))
     threshold = bank.calibration.threshold
     verdicts = [decide_verdict(score, threshold).verdict for score in scores]

@@ -73,6 +73,7 @@ def pack_bank(bank: MemoryBank, notes: Mapping[str, Any]) -> BankFiles:
     tensors = save(
         {
             "vectors": bank.vectors.contiguous(),
+            "scale": bank.scale,
             "owners": torch.from_numpy(bank.owners),
             "descriptors": bank.descriptors.contiguous(),
         }
@@ -113,6 +114,7 @@ def unpack_bank(files: BankFiles, sha256: str) -> MemoryBank:
         product=manifest["product"],
         version=manifest["version"],
         vectors=tensors["vectors"],
+        scale=tensors["scale"],
         owners=tensors["owners"].numpy(),
         descriptors=tensors["descriptors"],
         image_keys=tuple(manifest["image_keys"]),

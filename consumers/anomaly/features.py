@@ -114,6 +114,7 @@ class FeatureExtractor:
         """Use `open_extractor`, which builds the network."""
         self.recipe = recipe
         self.weights_sha256 = weights_sha256
+        self.channels: tuple[int, ...] = _channels(recipe, network)
         self._network = network
         self._device = torch.device(device)
         self._mean = torch.tensor(recipe.mean, device=self._device).view(1, 3, 1, 1) * 255
@@ -156,6 +157,13 @@ class FeatureExtractor:
         rows = pixels.shape[2] // self.recipe.stride_px
         columns = pixels.shape[3] // self.recipe.stride_px
         return tokens.transpose(1, 2).reshape(len(pixels), -1, rows, columns)  # type: ignore[no-any-return] # timm is untyped
+
+
+def _channels(recipe: Recipe, network: torch.nn.Module) -> tuple[int, ...]:
+    """Channels that each feature map gives to a patch, in order."""
+    if recipe.layers:
+        return tuple(network.feature_info.channels())  # type: ignore[union-attr,operator] # timm is untyped
+    return (int(network.num_features),)  # type: ignore[arg-type] # as above
 
 
 def merge_maps(maps: Sequence[torch.Tensor], pool: int) -> torch.Tensor:

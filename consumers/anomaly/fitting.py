@@ -20,6 +20,28 @@ from consumers.anomaly.scoring import anomaly_map, descriptor, image_score
 # A tiny set would keep a handful of patches at 1 %; this many cost nothing.
 _MIN_VECTORS = 512
 _SEED = 0
+# Counts up when the same photos would give another bank.
+_METHOD = 1
+
+
+def balance(patches: torch.Tensor, channels: Sequence[int]) -> torch.Tensor:
+    """Return the scale at which every feature map contributes the same variance to a distance.
+
+    Without it the map with the largest activations decides alone: which one that is depends on
+    the network and the product, not on where defects show.
+
+    Args:
+        patches: (N, D) float32 of normal images.
+        channels: how many columns each map has, in order; they sum to D.
+
+    Returns:
+        (D,) float32; scaled, the variances of each map's columns sum to 1.
+    """
+    parts = torch.split(patches.var(dim=0), list(channels))
+    totals = torch.stack([part.sum() for part in parts])
+    # A map that never changes carries no scale; it must not be blown up to noise.
+    floors = totals.clamp_min(max(1e-3 * float(totals.max()), 1e-12))
+    return torch.repeat_interleave(floors.rsqrt(), torch.tensor(channels))
 
 
 def model_name(extractor: FeatureExtractor) -> str:
@@ -32,6 +54,7 @@ class FitPlan:
     """What decides a bank's content; equal plans over equal images give equal versions."""
 
     recipe: Recipe
+    channels: tuple[int, ...]
     model: str
     coreset_ratio: float
     seed: int = _SEED
@@ -39,10 +62,22 @@ class FitPlan:
     def version(self, image_keys: Sequence[str]) -> str:
         """Name of the bank made from these images: 12 hex digits."""
         identity = json.dumps(
-            [asdict(self.recipe), self.model, self.coreset_ratio, self.seed, sorted(image_keys)],
+            [
+                _METHOD,
+                asdict(self.recipe),
+                self.model,
+                self.coreset_ratio,
+                self.seed,
+                sorted(image_keys),
+            ],
             sort_keys=True,
         )
         return hashlib.sha256(identity.encode()).hexdigest()[:12]
+
+
+def plan_for(extractor: FeatureExtractor, coreset_ratio: float) -> FitPlan:
+    """Plan banks for the network that will judge with them."""
+    return FitPlan(extractor.recipe, extractor.channels, model_name(extractor), coreset_ratio)
 
 
 @dataclass(slots=True)
@@ -85,16 +120,19 @@ def fit_bank(
     """
     counts = [len(grid.patches) for grid in normals.grids]
     patches = torch.cat([grid.patches for grid in normals.grids])
+    scale = balance(patches, plan.channels)
+    patches *= scale
     owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     wanted = min(len(patches), max(_MIN_VECTORS, round(plan.coreset_ratio * len(patches))))
     coreset = select_coreset(patches, wanted, seed=plan.seed, watch=watch("coreset"))
     vectors = patches[coreset.indices].contiguous()
     vector_owners = owners[coreset.indices.numpy()]
-    scores, maps = _score_left_out(normals.grids, vectors, vector_owners, plan, watch)
+    scores, maps = _score_left_out(normals.grids, (vectors, scale), vector_owners, plan, watch)
     bank = MemoryBank(
         product=product,
         version=version,
         vectors=vectors,
+        scale=scale,
         owners=vector_owners,
         descriptors=torch.stack(
             [descriptor(grid.patches, grid.rows, grid.columns) for grid in normals.grids]
@@ -116,18 +154,19 @@ def fit_bank(
 
 def _score_left_out(
     grids: Sequence[PatchGrid],
-    vectors: torch.Tensor,
+    kept: tuple[torch.Tensor, torch.Tensor],
     owners: NDArray[np.int32],
     plan: FitPlan,
     watch: Callable[[str], Watch],
 ) -> tuple[list[float], list[NDArray[np.float32]]]:
     """Score every normal image as if it were new: its own vectors may not answer."""
     tell = watch("calibrating")
+    vectors, scale = kept
     norms = vectors.square().sum(dim=1)
     owner_of = torch.from_numpy(owners)
     scores, maps = [], []
     for index, grid in enumerate(grids):
-        found = nearest(grid.patches, vectors, norms, banned=owner_of == index)
+        found = nearest(grid.patches * scale, vectors, norms, banned=owner_of == index)
         scores.append(image_score(found.distances, plan.recipe.top_fraction))
         maps.append(anomaly_map(found.distances, grid.rows, grid.columns))
         tell(index + 1, len(grids))

@@ -44,7 +44,7 @@ def inspect(
     distances: dict[int, torch.Tensor] = {}
     for members in by_bank.values():
         bank = images[members[0]][1]
-        queries = torch.cat([grids[index].patches for index in members])
+        queries = torch.cat([grids[index].patches for index in members]) * bank.scale
         found = nearest(queries, bank.vectors, bank.squared_norms)
         sizes = [len(grids[index].patches) for index in members]
         distances.update(zip(members, torch.split(found.distances, sizes), strict=True))

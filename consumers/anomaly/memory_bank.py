@@ -33,7 +33,8 @@ class MemoryBank:
     """What is normal for one product; immutable, named by its version.
 
     Attributes:
-        vectors: (M, D) float32, the kept patches.
+        vectors: (M, D) float32, the kept patches, scaled.
+        scale: (D,) float32, what a patch is multiplied by before it is compared.
         owners: (M,) int32, the index in `image_keys` of each vector's image.
         descriptors: (N, K) float32, one coarse picture of each normal image's features.
         image_keys: N keys in the object store.
@@ -43,6 +44,7 @@ class MemoryBank:
     product: str
     version: str
     vectors: torch.Tensor
+    scale: torch.Tensor
     owners: NDArray[np.int32]
     descriptors: torch.Tensor
     image_keys: tuple[str, ...]

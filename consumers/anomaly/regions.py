@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from schemas.anomalies import Region
 
 MAX_REGIONS = 20
-# Steps per map cell: fine enough for a smooth outline, coarse enough for a millisecond.
-_STEPS = 4
+# Steps per map cell: fine enough for a smooth outline, coarse enough for a millisecond; odd, so
+# that a cell's own value is among them and a peak that passes the threshold is seen to do so.
+_STEPS = 5
 _MIN_AREA_CELLS = 0.5
 
 
@@ -42,7 +43,7 @@ def find_regions(
     fine = _refine(anomaly_map, extent)
     above = (fine > low).astype(np.uint8)
     # Joining what lies within a cell keeps a broken scratch one region.
-    joined = cv2.morphologyEx(above, cv2.MORPH_CLOSE, np.ones((_STEPS, _STEPS), np.uint8))
+    joined = cv2.morphologyEx(above, cv2.MORPH_CLOSE, np.ones((_STEPS + 2,) * 2, np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(joined, connectivity=8)
     pixels_per_step = extent.cell_px / _STEPS
     found = []
