@@ -127,6 +127,7 @@ export const en: Catalogue = {
   "citation.revision": "revision {revision}",
   "citation.page": "page {page}",
   "citation.open": "Open the manual",
+  "types.title": "Defect type",
   "types.label": "Defect type",
   "types.more": "Other type…",
   "types.choose": "Choose the defect type",

@@ -125,6 +125,7 @@ export const ko = {
   "citation.revision": "개정 {revision}",
   "citation.page": "{page}쪽",
   "citation.open": "매뉴얼 열기",
+  "types.title": "결함 유형",
   "types.label": "결함 유형",
   "types.more": "다른 유형…",
   "types.choose": "결함 유형 선택",
