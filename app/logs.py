@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import sys
 from datetime import UTC, datetime
 
 # What every record has; anything else came through `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
-# Clients that tell of every heartbeat.
-_CHATTY = ("aiokafka", "faiss", "httpx", "httpx2", "httpcore", "huggingface_hub", "timm")
+# Clients that tell of every heartbeat; of an outage our own lines tell once, aiokafka's endlessly.
+_CHATTY = {
+    "aiokafka": logging.CRITICAL,
+    "uvicorn": logging.WARNING,
+    "faiss": logging.WARNING,
+    "httpx": logging.WARNING,
+    "httpx2": logging.WARNING,
+    "huggingface_hub": logging.WARNING,
+    "timm": logging.WARNING,
+}
 
 
 class JsonLines(logging.Formatter):
@@ -35,5 +45,15 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name, least in _CHATTY.items():
+        logging.getLogger(name).setLevel(least)
+
+
+def dump_tasks_on(number: int) -> None:
+    """On a signal, write every task's stack to stderr: for a process that seems to hang."""
+
+    def dump() -> None:
+        for task in asyncio.all_tasks():
+            task.print_stack(file=sys.stderr)
+
+    asyncio.get_running_loop().add_signal_handler(number, dump)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from adapters.clock import SystemClock
 from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
+from app.logs import dump_tasks_on
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
 from pipeline.lifecycle import Service, run_services
@@ -152,6 +154,7 @@ ROLES: dict[str, Builder] = {
 
 async def run_role(role: str, settings: Settings) -> int:
     """Run one role until it is told to stop; returns the exit code."""
+    dump_tasks_on(signal.SIGUSR1)
     telemetry = PrometheusTelemetry()
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)
