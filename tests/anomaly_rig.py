@@ -19,7 +19,7 @@ from adapters.memory.objects import MemoryObjects
 from adapters.pictures import decode_rgb
 from consumers.anomaly.bank_files import BankLibrary
 from consumers.anomaly.features import FeatureExtractor, open_extractor
-from consumers.anomaly.fit import BankBuildStage, FitParts
+from consumers.anomaly.fit import BankBuildStage, BuildItem, FitParts
 from consumers.anomaly.fitting import model_name, plan_for
 from consumers.anomaly.stage import AnomalyParts, AnomalyStage
 from schemas.configuration import BankPublished, BankRequested, Policy, ProductConfigured
@@ -39,7 +39,7 @@ def extractor() -> FeatureExtractor:
     torch.manual_seed(3)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     built = open_extractor(BACKBONE, network.state_dict(), "0" * 64, threads=1, device="cpu")
-    built.recipe = replace(built.recipe, long_side_px=128)
+    built.recipe = replace(built.recipe, long_side_px=96)
     return built
 
 
@@ -52,7 +52,7 @@ def cloth(seed: int, *, stain: tuple[int, int] | None = None) -> NDArray[np.uint
     picture = np.stack([130 + weave + chance.normal(0, 3, x.shape)] * 3, axis=-1)
     if stain is not None:
         cv2.circle(picture, stain, 9, (20, 20, 60), -1)
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(picture, 0, 255), np.uint8)
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -124,6 +124,7 @@ class Plant:
         await self.put_normals(normals)
         event = bank_requested()
         item = await self.build.load(event)
+        assert isinstance(item, BuildItem)
         published = await self.build.save(event, await self.build.infer(item))
         self.published.events[f"{PRODUCT}/{published.version}"] = published
         self.configure(active_bank=published.version)
@@ -146,6 +147,25 @@ class Plant:
             requested=Requested.model_validate(wishes),
         )
         return ImageUploaded(event_id=uuid5(_NAMES, digest), occurred_at=AT, subject=subject)
+
+
+_BUILT: dict[str, bytes] = {}
+_PUBLISHED: list[BankPublished] = []
+
+
+async def ready_plant() -> Plant:
+    """A plant with an active bank, built once for all tests that do not change it."""
+    plant = Plant()
+    if not _PUBLISHED:
+        maker = Plant()
+        _PUBLISHED.append(await maker.make_bank())
+        _BUILT.update({key: await maker.store.get(key) for key in maker.store.keys()})  # noqa: SIM118 - a method of the store
+    for key, data in _BUILT.items():
+        await plant.store.put(key, data, content_type="application/octet-stream")
+    published = _PUBLISHED[0]
+    plant.published.events[f"{PRODUCT}/{published.version}"] = published
+    plant.configure(active_bank=published.version)
+    return plant
 
 
 def bank_requested(job_id: str = "job-1", product: str = PRODUCT) -> BankRequested:
