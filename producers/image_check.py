@@ -71,7 +71,7 @@ def check_image(
         raise RefusedError(413, "file_too_large", detail)
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
     if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
-        detail = "the bytes are no JPEG, PNG, BMP, TIFF or WebP picture, whatever the name says"
+        detail = "the bytes are no JPEG, PNG, BMP, TIFF or WebP picture, whatever the name says; send one"
         raise RefusedError(415, "not_an_image", detail)
     facts = _read_header(data, kind, max_pixels)
     if _is_truncated(data, kind):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -18,15 +19,17 @@ from adapters.kafka.connection import (
     as_stalled,
     as_transient,
     explain_refusal,
+    is_away,
     stop_quietly,
 )
-from pipeline.errors import ConfigError, LinesideError, StalledError
+from pipeline.errors import ConfigError, DependencyDownError, LinesideError, StalledError
 from pipeline.ports import AssignmentListener, Commit, EventSource
 from schemas.message import Record, TopicPartition
 
 logger = logging.getLogger(__name__)
 
 _ANSWER_LIMIT_S = 10.0
+_RETRY_S = 0.5
 # A member hears of a rebalance with its next heartbeat, so others wait that long for it.
 _HEARTBEAT_S = 1.0
 # An idle source asks the broker this often whether it is still there: aiokafka never says.
@@ -94,7 +97,10 @@ async def _open_source(
         source = KafkaSource(consumer, member, listener)
         # Subscribing after the start lets the caller hold the source before partitions come.
         consumer.subscribe(member.topics, listener=source)
-        yield source
+        try:
+            yield source
+        finally:
+            source.close()
     finally:
         await stop_quietly(consumer)
 
@@ -148,6 +154,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         self._paused: set[ClientPartition] = set()
         self._failure: LinesideError | None = None
         self._changed = asyncio.Event()
+        self._closed = asyncio.Event()
         self._probed_at = time.monotonic()
 
     async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
@@ -243,7 +250,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         """Give each partition its position, tell the listener, then let records flow."""
         self._consumer.pause(*(self._paused & set(assigned)))
         try:
-            committed = await self._positions(assigned)
+            committed = await self._positions_at_last(assigned)
+            self._failure = None
             await self._listener.assigned(committed)
         except LinesideError as error:
             self._fail(error)
@@ -263,12 +271,34 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         except Exception as error:  # noqa: BLE001 - aiokafka would only log it and go on
             self._fail(as_stalled(error, f"handing over in group {self._member.group}"))
 
+    def close(self) -> None:
+        """Wait for nothing any more; the client, which waits for this, can then stop."""
+        self._closed.set()
+
     def _fail(self, error: LinesideError) -> None:
+        if isinstance(error, DependencyDownError):  # nobody will tell this member to try again
+            error = StalledError(str(error))
         logger.error(
             "group member cannot go on",
             extra={"action": "source_stalled", "group": self._member.group, "error": str(error)},
         )
         self._failure = error
+
+    async def _positions_at_last(
+        self, assigned: Collection[ClientPartition]
+    ) -> dict[TopicPartition, Commit | None]:
+        """As `_positions`, however long the broker is away: aiokafka does not ask a second time."""
+        while True:
+            try:
+                return await self._positions(assigned)
+            except (errors.KafkaError, TimeoutError, OSError) as error:
+                if not is_away(error) or self._closed.is_set():
+                    raise
+                self._failure = as_stalled(
+                    error, f"taking partitions in group {self._member.group}"
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._closed.wait(), _RETRY_S)
 
     async def _positions(
         self, assigned: Collection[ClientPartition]

@@ -1,0 +1,361 @@
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from aiokafka import AIOKafkaProducer
+from PIL import Image
+
+from adapters.kafka.connection import KafkaConnection
+from adapters.kafka.reader import KafkaOpenReader
+from adapters.objects import Objects
+from app.resources import open_store
+from pipeline.ports import EventSource
+from schemas.codec import MAX_VALUE_BYTES, decode
+from schemas.dead_letters import DeadLetter
+from schemas.message import Position
+from schemas.subject import image_id
+from tests import bad_pictures as bad
+from tests.plant import PRODUCT, draw_part, plant_settings, running_plant, teach, write_product
+
+pytestmark = [pytest.mark.needs_kafka, pytest.mark.asyncio(loop_scope="module")]
+
+STATION = "press-1"
+JUDGES = ("anomaly", "embed")
+READERS = ("anomaly", "embed", "record")
+DEADLINE_S = 30.0
+
+
+@dataclass
+class Plant:
+    """A system that runs, seen from all sides."""
+
+    http: httpx.AsyncClient
+    producer: AIOKafkaProducer
+    store: Objects
+    graves: EventSource
+    letters: list[DeadLetter] = field(default_factory=list)
+    parts: int = 0
+
+    async def send(self, data: bytes, *, product: str = PRODUCT) -> httpx.Response:
+        """Upload a file as a camera does; always called .jpg."""
+        self.parts += 1
+        fields = {"product": product, "station": STATION, "part_id": f"part-{self.parts}"}
+        return await self.http.post("/v1/images", data=fields, files={"file": ("x.jpg", data)})
+
+    async def accepted(self, data: bytes) -> str:
+        answer = await self.send(data)
+        assert answer.status_code == 202, answer.text
+        return str(answer.json()["image_id"])
+
+    async def neighbour(self) -> str:
+        """A good part, on the same partition as everything else here."""
+        return await self.accepted(draw_part(70_000 + self.parts))
+
+    async def publish(
+        self, value: bytes | None, *, topic: str = "images.uploaded", partition: int | None = None
+    ) -> Position:
+        """Put a record into the log, past every check of ours."""
+        key = None if partition is not None else STATION.encode()
+        sent = await self.producer.send_and_wait(topic, value, key=key, partition=partition)
+        return Position(sent.topic, sent.partition, sent.offset)
+
+    async def stored(self, data: bytes) -> dict[str, Any]:
+        """Put bytes where a camera that speaks S3 would; returns the reference for an event."""
+        sha256 = hashlib.sha256(data).hexdigest()
+        key = f"images/{sha256}"
+        await self.store.put(key, data, content_type="image/jpeg")
+        bucket = self.store.bucket
+        return {"bucket": bucket, "key": key, "sha256": sha256, "size_bytes": len(data)}
+
+    async def settled(self, identity: str) -> dict[str, Any]:
+        """Wait until every stage has answered for an image."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            answer = await self.http.get(f"/v1/images/{identity}")
+            if answer.status_code == 200 and answer.json()["status"] != "pending":
+                return dict(answer.json())
+            assert time.monotonic() < deadline, answer.text
+            await asyncio.sleep(0.05)
+
+    async def buried(self, place: Position, stages: Collection[str]) -> dict[str, DeadLetter]:
+        """Wait for the dead letters of a record, by stage."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            found = {letter.stage: letter for letter in self.letters if _origin(letter) == place}
+            if found.keys() >= set(stages):
+                return found
+            assert time.monotonic() < deadline, f"{place}: dead letters only of {sorted(found)}"
+            for record in await self.graves.poll(100, 0.2):
+                letter = decode(record)
+                assert isinstance(letter, DeadLetter)
+                assert record.topic == f"dead-letters.{letter.stage}"
+                self.letters.append(letter)
+
+    async def unharmed(self, neighbours: Sequence[str]) -> None:
+        for identity in neighbours:
+            view = await self.settled(identity)
+            assert view["status"] == "complete"
+            assert view["verdict"] in {"OK", "NG", "REVIEW"}
+            assert view["embedded"]
+            assert view["dead_letters"] == []
+
+
+def _origin(letter: DeadLetter) -> Position:
+    origin = letter.origin
+    return Position(origin.topic, origin.partition, origin.offset)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+    folder = tmp_path_factory.mktemp("poison")
+    settings = plant_settings(folder / "state")
+    root = write_product(folder / "data", normals=20, defects=3)
+    async with running_plant(settings) as running:
+        await asyncio.to_thread(teach, running.url, root)
+        topics = [f"dead-letters.{stage}" for stage in (*READERS, "llm")]
+        producer = AIOKafkaProducer(
+            bootstrap_servers=running.bootstrap_servers, acks="all", max_request_size=1_048_000
+        )
+        async with (
+            httpx.AsyncClient(base_url=running.url, timeout=30, trust_env=False) as http,
+            KafkaOpenReader(KafkaConnection(running.bootstrap_servers))(topics) as graves,
+            open_store(settings) as store,
+            producer,
+        ):
+            yield Plant(http, producer, store, graves)
+
+
+# --- over HTTP: refused with what to do ---------------------------------------------------------
+
+REFUSED: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
+    "truncated JPEG": (lambda: bad.truncated_jpeg(1), 422, "truncated_image", "send it again"),
+    "0 bytes": (lambda: b"", 415, "empty_file", "send it again"),
+    "text": (lambda: b"shift report\n" * 40, 415, "not_an_image", "send one"),
+    "ZIP": (bad.zip_archive, 415, "not_an_image", "send one"),
+    "exploding text": (bad.exploding_text_png, 413, "decompression_bomb", "export"),
+    "claimed giant": (bad.claimed_giant_png, 413, "decompression_bomb", "no camera"),
+    "20,000 x 20,000": (bad.large_png, 413, "too_many_pixels", "send a part of it"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+async def test_a_file_that_is_no_picture_is_refused_with_what_to_do(
+    plant: Plant, kind: str
+) -> None:
+    make, status, slug, advice = REFUSED[kind]
+    before = await plant.neighbour()
+    answer = await plant.send(make())
+    after = await plant.neighbour()
+    problem = answer.json()
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert (answer.status_code, problem["slug"]) == (status, slug)
+    assert advice in problem["detail"]
+    await plant.unharmed([before, after])
+
+
+async def test_an_unknown_product_is_refused_with_where_to_set_it_up(plant: Plant) -> None:
+    before = await plant.neighbour()
+    answer = await plant.send(draw_part(1), product="없는-제품")
+    problem = answer.json()
+    assert (answer.status_code, problem["slug"]) == (422, "unknown_product")
+    assert "/setup" in problem["detail"]
+    await plant.unharmed([before])
+
+
+async def test_broken_pixels_that_pass_the_door_end_in_dead_letters_that_the_image_shows(
+    plant: Plant,
+) -> None:
+    before = await plant.neighbour()
+    identity = await plant.accepted(bad.corrupt_png(2))
+    after = await plant.neighbour()
+    view = await plant.settled(identity)
+    assert (view["status"], view["verdict"]) == ("failed", "ERROR")
+    assert _reasons(view) == dict.fromkeys(JUDGES, "corrupt_image")
+    await plant.unharmed([before, after])
+
+
+# --- past HTTP: dead letters --------------------------------------------------------------------
+
+
+def _reasons(view: Mapping[str, Any]) -> dict[str, str]:
+    return {letter["stage"]: letter["reason"] for letter in view["dead_letters"]}
+
+
+def _subject(image: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    captured_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    given = {"product": PRODUCT, "station": STATION, "captured_at": captured_at, "image": image}
+    return given | changes
+
+
+async def _missing(plant: Plant) -> dict[str, Any]:
+    image = await plant.stored(draw_part(201))
+    await plant.store.delete(image["key"])
+    return _subject(image)
+
+
+async def _unknown_product(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(draw_part(202)), product="없는-제품")
+
+
+async def _wrong_sha256(plant: Plant) -> dict[str, Any]:
+    image = await plant.stored(draw_part(203))
+    return _subject(image | {"sha256": hashlib.sha256(b"another").hexdigest()})
+
+
+async def _swapped(plant: Plant) -> dict[str, Any]:
+    """Another valid picture of the very same size lies where the event points."""
+    one, other = draw_part(204), draw_part(205, defect=True)
+    size = max(len(one), len(other))
+    one, other = one.ljust(size, b"\x00"), other.ljust(size, b"\x00")
+    image = await plant.stored(one)
+    await plant.store.put(image["key"], other, content_type="image/jpeg")
+    return _subject(image)
+
+
+async def _wrong_size(plant: Plant) -> dict[str, Any]:
+    image = await plant.stored(draw_part(206))
+    return _subject(image | {"size_bytes": image["size_bytes"] + 1})
+
+
+async def _foreign_bucket(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(draw_part(207)) | {"bucket": "/etc"})
+
+
+async def _climbing_key(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(draw_part(208)) | {"key": "images/../../../etc/passwd"})
+
+
+async def _too_large(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(draw_part(209)) | {"size_bytes": 60_000_000})
+
+
+async def _text(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(b"shift report"))
+
+
+async def _truncated(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(bad.truncated_jpeg(210)))
+
+
+async def _corrupt(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(bad.corrupt_png(211)))
+
+
+async def _giant(plant: Plant) -> dict[str, Any]:
+    return _subject(await plant.stored(bad.large_png()))
+
+
+BURIED = {
+    "unknown_product": _unknown_product,
+    "object_missing": _missing,
+    "sha256_mismatch": _wrong_sha256,
+    "sha256_mismatch, swapped": _swapped,
+    "size_mismatch": _wrong_size,
+    "bucket_not_allowed": _foreign_bucket,
+    "bad_object_key": _climbing_key,
+    "object_too_large": _too_large,
+    "not_an_image": _text,
+    "corrupt_image, truncated": _truncated,
+    "corrupt_image, stained": _corrupt,
+    "image_too_large": _giant,
+}
+
+
+@pytest.mark.parametrize("kind", BURIED)
+async def test_an_event_that_cannot_be_inspected_ends_in_dead_letters_that_the_image_shows(
+    plant: Plant, kind: str
+) -> None:
+    subject = await BURIED[kind](plant)
+    reason = kind.partition(",")[0]
+    before = await plant.neighbour()
+    place = await plant.publish(json.dumps({"subject": subject}).encode())
+    after = await plant.neighbour()
+    buried = await plant.buried(place, JUDGES)
+    assert {stage: letter.reason for stage, letter in buried.items()} == dict.fromkeys(
+        JUDGES, reason
+    )
+    assert all(letter.error_text for letter in buried.values())
+    view = await plant.settled(_identity(subject))
+    assert (view["status"], view["verdict"]) == ("failed", "ERROR")
+    assert _reasons(view) == dict.fromkeys(JUDGES, reason)
+    await plant.unharmed([before, after])
+
+
+def _identity(subject: Mapping[str, Any]) -> str:
+    return image_id(
+        product=subject["product"],
+        sha256=subject["image"]["sha256"],
+        captured_at=datetime.fromisoformat(subject["captured_at"]),
+    )
+
+
+NO_EVENT: dict[str, bytes | None] = {
+    "null_value": None,
+    "oversized_value": b'{"pixels": "%s"}' % (b"x" * MAX_VALUE_BYTES),
+    "not_json": b"\xff\xd8\xff\xe0 a picture, not an event",
+    "schema": b'{"subject": {"product": "../etc"}}',
+}
+
+
+@pytest.mark.parametrize("reason", NO_EVENT)
+async def test_a_record_that_is_no_event_is_kept_by_every_stage_that_read_it(
+    plant: Plant, reason: str
+) -> None:
+    value = NO_EVENT[reason]
+    before = await plant.neighbour()
+    place = await plant.publish(value)
+    after = await plant.neighbour()
+    buried = await plant.buried(place, READERS)
+    assert {stage: letter.reason for stage, letter in buried.items()} == dict.fromkeys(
+        READERS, reason
+    )
+    assert all(letter.subject is None for letter in buried.values())
+    await plant.unharmed([before, after])
+
+
+async def test_a_verdict_that_is_no_event_is_kept_by_the_stage_that_explains(plant: Plant) -> None:
+    before = await plant.neighbour()
+    place = await plant.publish(b"{}", topic="images.scored", partition=0)
+    buried = await plant.buried(place, ("llm", "record"))
+    assert {letter.reason for letter in buried.values()} == {"schema"}
+    await plant.unharmed([before, await plant.neighbour()])
+
+
+# --- odd, and fine ------------------------------------------------------------------------------
+
+FINE: dict[str, Callable[[Image.Image], bytes]] = {
+    "16 bit": bad.sixteen_bit_png,
+    "CMYK": bad.cmyk_jpeg,
+    "grey": bad.grey_jpeg,
+    "palette": bad.palette_png,
+    "alpha": bad.alpha_png,
+    "EXIF-rotated": bad.turned_jpeg,
+}
+
+
+@pytest.mark.parametrize("kind", FINE)
+async def test_every_kind_of_picture_gets_a_verdict_in_the_pixels_that_people_see(
+    plant: Plant, kind: str
+) -> None:
+    identity = await plant.accepted(FINE[kind](bad.scratched_part(90_000)))
+    view = await plant.settled(identity)
+    assert (view["status"], view["verdict"]) == ("complete", "NG")
+    assert view["dead_letters"] == []
+    image = view["subject"]["image"]
+    assert (image["width"], image["height"]) == (320, 240)
+    worst = max(view["scored"]["regions"], key=lambda region: region["score"])
+    assert worst["x"] + worst["width"] / 2 == pytest.approx(216, abs=20)
+    assert worst["y"] + worst["height"] / 2 == pytest.approx(120, abs=20)
+    for picture in ("thumbnail", "heatmap", "overlay"):
+        answer = await plant.http.get(f"/v1/images/{identity}/{picture}")
+        assert (answer.status_code, answer.headers["content-type"][:6]) == (200, "image/")
