@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 
 from PIL import Image, UnidentifiedImageError
@@ -71,7 +72,7 @@ def check_image(
         raise RefusedError(413, "file_too_large", detail)
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
     if kind is None or (kind == "WEBP" and data[8:12] != b"WEBP"):
-        detail = "the bytes are no JPEG, PNG, BMP, TIFF or WebP picture, whatever the name says; send one"
+        detail = "the bytes are no JPEG, PNG, BMP, TIFF or WebP picture whatever the name; send one"
         raise RefusedError(415, "not_an_image", detail)
     facts = _read_header(data, kind, max_pixels)
     if _is_truncated(data, kind):
@@ -85,7 +86,7 @@ def _read_header(data: bytes, kind: str, max_pixels: int) -> ImageFacts:
         with Image.open(io.BytesIO(data), formats=(kind,)) as image:
             width, height, mode = image.width, image.height, image.mode
             _check_pixels(width, height, max_pixels)
-            turned = image.getexif().get(_EXIF_ORIENTATION) in _QUARTER_TURNS
+            turned = _exif_of(image, data).get(_EXIF_ORIENTATION) in _QUARTER_TURNS
             content_type = _CONTENT_TYPE[image.format or kind]
     except RefusedError:
         raise
@@ -102,6 +103,23 @@ def _read_header(data: bytes, kind: str, max_pixels: int) -> ImageFacts:
         detail = f"pixels of kind {mode} are not supported; export 8 or 16 bit per channel"
         raise RefusedError(415, "unsupported_depth", detail)
     return ImageFacts(height if turned else width, width if turned else height, content_type)
+
+
+def _exif_of(image: Image.Image, data: bytes) -> Image.Exif:
+    if image.format == "PNG" and "exif" not in image.info:
+        # `getexif` of Pillow's PNG decodes all pixels to see what comes after them.
+        image.info["exif"] = _late_exif(data)
+    return Image.Image.getexif(image)
+
+
+def _late_exif(png: bytes) -> bytes | None:
+    """Return the body of the last eXIf chunk; its check sum tells it from pixels that look so."""
+    name = png.rfind(b"eXIf")
+    if name < 4:
+        return None
+    end = name + 4 + int.from_bytes(png[name - 4 : name], "big")
+    chunk, check = png[name:end], png[end : end + 4]
+    return chunk[4:] if zlib.crc32(chunk).to_bytes(4, "big") == check else None
 
 
 def _check_pixels(width: int, height: int, max_pixels: int) -> None:

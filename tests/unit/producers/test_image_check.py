@@ -55,6 +55,26 @@ def test_width_and_height_are_those_after_the_exif_rotation() -> None:
     assert (facts.width, facts.height) == (20, 40)
 
 
+def test_a_rotation_that_a_png_names_after_its_pixels_counts() -> None:
+    out, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.effect_noise((40, 20), 80).save(out, "PNG", exif=exif)
+    data = out.getvalue()
+    start = data.index(b"eXIf") - 4
+    end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+    moved = data[:start] + data[end:-12] + data[start:end] + data[-12:]
+    for one in (data, moved):
+        facts = check_image(one)
+        assert (facts.width, facts.height) == (20, 40)
+
+
+def test_pixels_are_left_to_the_stages_that_decode_them() -> None:
+    data = bytearray(picture(kind="PNG", side_px=64))
+    middle = len(data) // 2
+    data[middle : middle + 40] = bytes(40)
+    assert check_image(bytes(data)).width == 64
+
+
 def test_what_a_camera_appends_after_the_picture_does_not_matter() -> None:
     assert check_image(picture(kind="JPEG") + b"\0" * 500 + b"maker's notes").width == 32
 
