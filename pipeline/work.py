@@ -98,8 +98,8 @@ class KeyLine:
         return bool(self.waiting) and self.waiting[0].offset < work.offset
 
     def blocks(self, work: Work) -> bool:
-        """Whether `work` must wait for the fence."""
-        return self.fence is not None and self.fence is not work
+        """Whether `work` must wait for the fence: it lies behind it. Earlier ones go on."""
+        return self.fence is not None and work.offset > self.fence.offset
 
 
 class Partition:
