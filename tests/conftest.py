@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import pytest
 from adapters.embedded_broker import EmbeddedBroker
 from pipeline.errors import ConfigError
 from tests.services import IN_CI, missing, postgres_server, s3_server
+
+# As app/__init__.py: threads that spin while they wait make models ten times slower here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

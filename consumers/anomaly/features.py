@@ -251,11 +251,12 @@ def open_extractor(
         network = timm.create_model(
             recipe.architecture, pretrained=False, num_classes=0, dynamic_img_size=True
         )
-    missing, _ = network.load_state_dict(dict(state_dict), strict=False)
+    try:
+        missing, _ = network.load_state_dict(dict(state_dict), strict=False)
+    except RuntimeError:  # how torch says that a tensor has another shape
+        missing = ["a tensor of its shape"]
     if missing:
-        raise ConfigError(
-            f"the weights lack {missing[0]} of {backbone}; name {backbone}'s own file"
-        )
+        raise ConfigError(f"the weights lack {missing[0]}; name the file that is {backbone}'s own")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().requires_grad_(False)
     network = network.to(place).to(memory_format=torch.channels_last)
