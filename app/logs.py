@@ -6,7 +6,10 @@ import asyncio
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 # What every record has; anything else came through `extra`.
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
@@ -54,6 +57,17 @@ def dump_tasks_on(number: int) -> None:
 
     def dump() -> None:
         for task in asyncio.all_tasks():
-            task.print_stack(file=sys.stderr)
+            lines = " < ".join(reversed(list(_awaited(task.get_coro()))))
+            sys.stderr.write(f"{task.get_name()}: {lines}\n")
+        sys.stderr.flush()
 
     asyncio.get_running_loop().add_signal_handler(number, dump)
+
+
+def _awaited(coroutine: Any) -> Iterator[str]:
+    """Places that a coroutine stands at, outermost first."""
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
+        if frame is not None:
+            yield f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)

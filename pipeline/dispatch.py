@@ -129,9 +129,6 @@ class Dispatch:
         """Start up to `limit` events: whatever is ready, never waiting for more."""
         batch: list[Work] = []
         while len(batch) < limit and (work := self.ready.pop()) is not None:
-            if work.partition.closing:
-                self.drop(work)
-                continue
             work.state = State.STARTED
             work.partition.started += 1
             self._ahead -= 1
@@ -233,9 +230,13 @@ class Dispatch:
     def stop_intake(self, partition: Partition) -> None:
         """Start nothing more of a partition; what was loaded and not started is dropped."""
         partition.closing = True
+        self.queue.remove(partition)
+        for work in self.ready.remove(partition):
+            self.drop(work)
         for work in partition.waiting():
             if work.state is State.LOADED:
                 self.drop(work)
+        self.wake.load()
 
     def watch(self, watcher: Callable[[], None]) -> Callable[[], None]:
         """Call back whenever a record leaves the worker; returns how to stop that."""
@@ -287,7 +288,8 @@ class Dispatch:
         self._leave(work, State.HELD)
         work.partition.raise_fence(work)
         for other in work.line.waiting:
-            if other.state is State.LOADED:
+            # An earlier one that still waits for its turn is not held up by a later one's failure.
+            if other.state is State.LOADED and work.line.blocks(other):
                 self._leave(other, State.HELD)
         work.due = self._clock.monotonic() + wait.delay_s
         self._held.add(work, work.due)
