@@ -19,16 +19,7 @@ from pipeline.replica import Replica
 from pipeline.stage import Stage
 from pipeline.worker import Worker
 from pipeline.worker_settings import WorkerSettings
-from schemas.topics import TOPICS, topics_read_by
-
-# Requests have a topic of their own and are taken before the backlog.
-_TRIGGERS = {
-    "embed": ("images.uploaded",),
-    "anomaly": ("images.uploaded", "inspections.requested"),
-    "bank-build": ("banks.requested",),
-    "llm": ("images.scored", "inspections.requested"),
-    "record": topics_read_by("record"),
-}
+from schemas.topics import TOPICS, triggers_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +44,7 @@ class Kit:
         """Run a stage as a member of its group."""
         settings = settings or WorkerSettings()
         source = self.resources.group(
-            stage.name, *_TRIGGERS[stage.name], drain_budget_s=settings.drain_budget_s * 2
+            stage.name, *triggers_of(stage.name), drain_budget_s=settings.drain_budget_s * 2
         )
         sink = self.resources.sink
         return Worker(stage, source, sink, self.clock, self.telemetry, settings)
@@ -143,10 +134,11 @@ async def build_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
         yield services
 
 
+# What `up` runs, in this order; each waits for what it needs by itself.
 ROLES: dict[str, Builder] = {
     "web": build_web,
-    "embed": build_embed,
     "anomaly": build_anomaly,
+    "embed": build_embed,
     "llm": build_llm,
     "record": build_record,
 }

@@ -20,14 +20,13 @@ import httpx
 from adapters.embedded_broker import EmbeddedBroker
 from adapters.kafka.admin import open_admin
 from app.resources import kafka_connection, migrate_tables
+from app.roles import ROLES
 from app.settings import Settings
 from app.supervisor import Supervisor
 from pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-# The order in which they start; all of them wait for what they need by themselves.
-ROLES = ("web", "anomaly", "embed", "llm", "record")
 START_LIMIT_S = 120.0
 # Kafka preallocates segments and the samples need room; less than this ends in a broken store.
 MIN_FREE_BYTES = 1_000_000_000
@@ -95,7 +94,7 @@ def state_lock(state_dir: Path) -> Iterator[None]:
 async def running_system(
     settings: Settings,
     *,
-    roles: Sequence[str] = ROLES,
+    roles: Sequence[str] = tuple(ROLES),
     environment: dict[str, str] | None = None,
     on_step: Callable[[str], None] = lambda _: None,
 ) -> AsyncIterator[Running]:

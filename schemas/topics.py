@@ -93,7 +93,7 @@ _ROWS = (
         ("record", "notifier"), _by_station,
     ),
     Topic(
-        "banks.requested", BankRequested, 7 * DAY_MS, ("web",), ("anomaly",),
+        "banks.requested", BankRequested, 7 * DAY_MS, ("web",), ("bank-build",),
         lambda event: str(event.product), "product",
     ),
     _state(
@@ -137,5 +137,13 @@ def topic_of(event: Event) -> Topic:
 
 
 def topics_read_by(role: str) -> tuple[str, ...]:
-    """Names of the topics that a role consumes, in table order."""
+    """Names of the topics that a role or stage consumes, in table order."""
     return tuple(row.name for row in _ROWS if role in row.consumers)
+
+
+def triggers_of(stage: str) -> tuple[str, ...]:
+    """Names of the topics that a stage works through; compacted ones it follows as state."""
+    read = topics_read_by(stage)
+    if stage == "record":  # which keeps state as it keeps everything
+        return read
+    return tuple(name for name in read if not TOPICS[name].compacted)

@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from app.client import Client
 from app.data_folder import read_data_folder
 from app.importing import import_product, whole_folder
+from app.roles import ROLES
 from app.settings import DatabaseSettings, ObjectSettings, Settings, WebSettings
-from app.up import ROLES, Running, free_port, running_system
+from app.up import Running, free_port, running_system
 
 PRODUCT = "병뚜껑"
 MANUAL = """---
@@ -123,7 +124,7 @@ async def running_plant(
     settings: Settings,
     *,
     environment: dict[str, str] | None = None,
-    roles: Sequence[str] = ROLES,
+    roles: Sequence[str] = tuple(ROLES),
 ) -> AsyncIterator[Running]:
     """Run every role for real, as child processes."""
     variables = dict(environment or {})

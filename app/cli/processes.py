@@ -12,8 +12,6 @@ import click
 
 from app.settings import Settings, read_settings
 
-ROLES = ("web", "embed", "anomaly", "llm", "record")
-
 
 def with_port(settings: Settings, port: int | None) -> Settings:
     """Return the settings with another web port."""
@@ -66,8 +64,16 @@ async def _up(settings: Settings) -> int:
         await system.__aexit__(None, None, None)
 
 
+def _known_role(_: click.Context, __: click.Parameter, role: str) -> str:
+    from app.roles import ROLES  # noqa: PLC0415 - brings every client; other commands need none
+
+    if role not in ROLES:
+        raise click.BadParameter(f"{role} is none of {', '.join(ROLES)}")
+    return role
+
+
 @click.command("worker")
-@click.argument("role", type=click.Choice(ROLES))
+@click.argument("role", callback=_known_role)
 def worker(*, role: str) -> int:
     """Run one role until it is told to stop."""
     from app.logs import configure_logging  # noqa: PLC0415 - as below

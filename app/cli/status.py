@@ -16,16 +16,10 @@ from app.cli.output import table
 from app.resources import bootstrap_servers, kafka_connection
 from app.settings import Settings, read_settings
 from pipeline.errors import LinesideError
-from schemas.topics import topics_read_by
+from schemas.topics import STAGES, triggers_of
 
-# group → the role it belongs to and what it reads
-GROUPS = {
-    "embed": "embed",
-    "anomaly": "anomaly",
-    "bank-build": "anomaly",
-    "llm": "llm",
-    "record": "record",
-}
+# Stages that have no role of their own, and the role that runs them.
+_ROLE_OF = {"bank-build": "anomaly"}
 
 
 @click.command("status")
@@ -104,9 +98,9 @@ async def _lag(settings: Settings) -> tuple[dict[str, int], str | None]:
         servers = bootstrap_servers(settings)
         lag: dict[str, int] = {}
         async with open_admin(kafka_connection(settings, servers)) as admin:
-            for group, role in GROUPS.items():
-                topics = topics_read_by(role) if group != "bank-build" else ("banks.requested",)
-                behind = await admin.lag(f"lineside.{group}", topics)
+            for stage in STAGES:
+                role = _ROLE_OF.get(stage, stage)
+                behind = await admin.lag(f"lineside.{stage}", triggers_of(stage))
                 lag[role] = lag.get(role, 0) + sum(item.lag_records for item in behind)
     except LinesideError:
         return {}, None
