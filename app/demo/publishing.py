@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class Publisher:
     token: str | None = None
     sent: dict[str, Sent] = field(default_factory=dict)
     early: dict[str, tuple[float, Json]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     @property
     def _headers(self) -> dict[str, str]:
@@ -108,9 +110,8 @@ class Publisher:
             "product": item.product,
             "source": "demo-camera",
             "station": f"demo-{item.product}",
-            "part_id": f"{self.run_id}-{len(self.sent) + 1:04}",
+            "part_id": f"{self.run_id[-6:]}-{next(self.numbers):04}",
             "lot_id": self.run_id,
-            "purpose": "simulated",
             "captured_at": datetime.now(UTC).isoformat(),
         }
         content = item.path.read_bytes()
