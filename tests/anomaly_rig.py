@@ -39,7 +39,7 @@ def extractor() -> FeatureExtractor:
     torch.manual_seed(3)
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     built = open_extractor(BACKBONE, network.state_dict(), "0" * 64, threads=1, device="cpu")
-    built.recipe = replace(built.recipe, long_side_px=96)
+    built.recipe = replace(built.recipe, side_px=96)
     return built
 
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 
+_SMALLEST_SIDE_PX = 256
+_LONGEST_SIDES = 4
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -27,7 +29,9 @@ class Recipe:
         backbone: name as in the settings, such as `timm:tf_efficientnet_lite0`.
         architecture: timm's name of it.
         layers: timm's indices of the feature maps, finest first; empty for a transformer.
-        long_side_px: the image's longer side after resizing, aspect kept.
+        side_px: side of the square whose area the resized image has, so that every aspect costs
+            the same; an image smaller than this and than 256 px is enlarged to 256 px at most,
+            since more would add cells and no information.
         stride_px: side of one patch in the resized image.
         multiple_px: what the padded sides must divide by.
         pool: side of the neighbourhood that a patch averages (p in the paper).
@@ -38,7 +42,7 @@ class Recipe:
     backbone: str
     architecture: str
     layers: tuple[int, ...]
-    long_side_px: int
+    side_px: int
     stride_px: int
     multiple_px: int
     mean: tuple[float, float, float] = _IMAGENET_MEAN
@@ -56,7 +60,7 @@ RECIPES: Mapping[str, Recipe] = {
             "timm:tf_efficientnet_lite0",
             "tf_efficientnet_lite0",
             (2, 3),
-            320,
+            384,
             8,
             16,
             (0.5, 0.5, 0.5),
@@ -196,14 +200,17 @@ class Box(NamedTuple):
 
 
 def letterbox(image: NDArray[np.uint8], recipe: Recipe) -> Box:
-    """Resize to the recipe's long side with the aspect kept and nothing cropped away.
+    """Resize to at most the recipe's area, with the aspect kept and nothing cropped away.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         recipe: gives the size; the padding repeats the border, and its cells are dropped later.
     """
     height, width = image.shape[:2]
-    scale = recipe.long_side_px / max(height, width)
+    side = (height * width) ** 0.5
+    scale = min(recipe.side_px, max(side, _SMALLEST_SIDE_PX)) / side
+    # A strip of a camera line must not become a network input of arbitrary length.
+    scale = min(scale, _LONGEST_SIDES * recipe.side_px / max(height, width))
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     small = cv2.resize(image, (new_width, new_height), interpolation=method)

@@ -124,9 +124,12 @@ def fit_bank(
     patches *= scale
     owners = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
     wanted = min(len(patches), max(_MIN_VECTORS, round(plan.coreset_ratio * len(patches))))
-    coreset = select_coreset(patches, wanted, seed=plan.seed, watch=watch("coreset"))
-    vectors = patches[coreset.indices].contiguous()
-    vector_owners = owners[coreset.indices.numpy()]
+    candidates = _checkerboard(normals.grids)
+    wanted = min(wanted, len(candidates))
+    coreset = select_coreset(patches[candidates], wanted, seed=plan.seed, watch=watch("coreset"))
+    kept = candidates[coreset.indices]
+    vectors = patches[kept].contiguous()
+    vector_owners = owners[kept.numpy()]
     scores, maps = _score_left_out(normals.grids, (vectors, scale), vector_owners, plan, watch)
     bank = MemoryBank(
         product=product,
@@ -150,6 +153,19 @@ def fit_bank(
         "normal_scores": dict(zip(normals.keys, scores, strict=True)),
     }
     return FittedBank(bank, notes)
+
+
+def _checkerboard(grids: Sequence[PatchGrid]) -> torch.Tensor:
+    """Return the places of every other patch, rows and images alternating, (K,) int64.
+
+    A patch averages over its neighbours, so those left out are nearly those kept: half the time
+    and memory for the same bank.
+    """
+    masks = []
+    for index, grid in enumerate(grids):
+        parity = torch.arange(grid.rows)[:, None] + torch.arange(grid.columns) + index
+        masks.append(parity.flatten() % 2 == 0)
+    return torch.cat(masks).nonzero().flatten()
 
 
 def _score_left_out(

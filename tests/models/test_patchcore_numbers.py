@@ -91,11 +91,11 @@ def test_patches_equal_a_plain_computation_on_the_uncut_network() -> None:
     with torch.inference_mode():
         maps = network(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()))
     fine, coarse = (mean_of_neighbours(one[0].double().numpy()) for one in maps)
-    expected = np.concatenate([fine, stretched(coarse, *fine.shape[1:])])
+    expected = np.concatenate([fine, stretched(coarse, *fine.shape[1:])])[:, :28, :37]
     (grid,) = extractor.patches([image])
-    assert (grid.rows, grid.columns) == (30, 40)
-    assert grid.cell_px == pytest.approx(240 / 40)
-    got = grid.patches.numpy().reshape(30, 40, -1).transpose(2, 0, 1)
+    assert (grid.rows, grid.columns) == (28, 37)
+    assert grid.cell_px == pytest.approx(8 / 256 * (180 * 240) ** 0.5)
+    got = grid.patches.numpy().reshape(28, 37, -1).transpose(2, 0, 1)
     assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
 
 
@@ -222,7 +222,7 @@ def test_a_score_does_not_depend_on_the_batch(backbone: str) -> None:
     extractor = lite0() if backbone == LITE0 else seeded(backbone)
     if backbone != LITE0:
         multiple = extractor.recipe.multiple_px
-        extractor.recipe = replace(extractor.recipe, long_side_px=8 * multiple)
+        extractor.recipe = replace(extractor.recipe, side_px=8 * multiple)
     bank = fitted(extractor, [picture(seed) for seed in range(5)])
     images = [picture(90), picture(91, 240, 180), picture(92), picture(93), picture(94)]
     alone = [inspect(extractor, [(image, bank)])[0].score for image in images]
