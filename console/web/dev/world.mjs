@@ -104,7 +104,7 @@ export class World {
       verdict: outcome, reason: { OK: "below_threshold", NG: "above_threshold", REVIEW: "in_review_band", ERROR: "no_bank" }[outcome],
       score, threshold: outcome === "ERROR" ? null : threshold, threshold_source: "bank", map_threshold: 1.9,
       review_band: [1.995, 2.205], percentile: outcome === "NG" ? 100 : 62.4, model: "timm:tf_efficientnet_lite0",
-      bank_version: "v1", configuration_revision: 1, heatmap_key: outcome === "ERROR" ? null : "heatmaps/x.png",
+      bank_version: "v1", configuration_revision: 1, heatmap_key: image.scratch ? "heatmaps/x.png" : null,
       heatmap_scale: { low: 1.2, high: 3.8, cell_px: 16 },
       regions: region && !(number % 11 === 5) ? [region] : [],
       nearest_normal: outcome === "ERROR" ? null : { image_key: `normals/${image.subject.product}/${"ab12".repeat(16)}`, distance: 0.9 },

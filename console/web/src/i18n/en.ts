@@ -71,7 +71,7 @@ export const en: Catalogue = {
   "operator.hint": "Decisions and requests are recorded under this name.",
   "queue.title": "Queue",
   "queue.pinned": "{n} NG",
-  "queue.newAlarms": "{n} new NG",
+  "queue.newAlarms": "{n} NG to see",
   "queue.follow": "Follow the line",
   "strip.title": "Latest 24",
   "list.failed": "The list could not be loaded. Check that the server is running.",

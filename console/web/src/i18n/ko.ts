@@ -69,7 +69,7 @@ export const ko = {
   "operator.hint": "결정과 요청에 이 이름이 함께 기록됩니다.",
   "queue.title": "대기열",
   "queue.pinned": "불량 {n}",
-  "queue.newAlarms": "새 불량 {n}건",
+  "queue.newAlarms": "확인할 불량 {n}건",
   "queue.follow": "라인 따라가기",
   "strip.title": "최근 24건",
   "list.failed": "목록을 불러오지 못했습니다. 서버가 켜져 있는지 확인하십시오.",

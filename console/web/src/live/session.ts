@@ -21,7 +21,10 @@ export interface ServerMessage {
   readonly to?: string | null;
   readonly position?: string | null;
   readonly topic?: string;
-  readonly event?: { readonly event_id?: string };
+  readonly event?: {
+    readonly event_id?: string;
+    readonly subject?: { readonly image_id?: string } | null;
+  };
   readonly server_time?: string;
   readonly broker?: string;
   readonly [other: string]: unknown;
@@ -32,6 +35,9 @@ export interface Delivered {
   readonly event: { readonly event_id: string };
   readonly replayed: boolean;
 }
+
+const aboutWhat = (message: ServerMessage): string =>
+  message.event?.subject?.image_id ?? message.event?.event_id ?? "";
 
 export class FeedSession {
   phase: Phase = "connecting";
@@ -45,7 +51,8 @@ export class FeedSession {
   brokerAway = false;
   serverAheadMs = 0;
   #attempts = 0;
-  #caughtUp = 0;
+  /** Images that were caught up with; events about none count by themselves. */
+  #caughtUp = new Set<string>();
   #head: string | null = null;
   #eventAt = 0;
   #wasLive = false;
@@ -85,7 +92,7 @@ export class FeedSession {
     const silentSince = this.#wasLive ? this.heardAt : this.#leftAt;
     this.#alive(now);
     this.#attempts = 0;
-    this.#caughtUp = 0;
+    this.#caughtUp.clear();
     this.#head = message.to ?? null;
     this.catchingUp = resumed && message.recovered !== false;
     if (message.from) this.position = message.from;
@@ -106,8 +113,8 @@ export class FeedSession {
 
   #caughtUpNow(now: number): void {
     this.catchingUp = false;
-    if (this.#wasLive || this.#caughtUp > 0) {
-      this.notice = { kind: "caught-up", count: this.#caughtUp, at: now };
+    if (this.#wasLive || this.#caughtUp.size > 0) {
+      this.notice = { kind: "caught-up", count: this.#caughtUp.size, at: now };
     }
     this.#wasLive = true;
   }
@@ -117,7 +124,7 @@ export class FeedSession {
     this.#eventAt = now;
     const replayed = this.catchingUp;
     const fresh = this.#isFresh(message);
-    if (replayed && fresh) this.#caughtUp += 1;
+    if (replayed && fresh) this.#caughtUp.add(aboutWhat(message));
     if (message.position) this.position = message.position;
     if (replayed && message.position === this.#head) this.#caughtUpNow(now);
     if (!fresh) return null;
