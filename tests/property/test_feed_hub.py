@@ -70,6 +70,12 @@ class FeedMachine(RuleBasedStateMachine):
         else:
             self.reads_the_log(client, count)
 
+    @rule(index=st.integers(0, 9), count=st.integers(1, 5))
+    def client_reads_ahead_of_the_hub(self, index: int, count: int) -> None:
+        client = self.clients[index % len(self.clients)]
+        if client.subscriber is None:
+            self.reads_the_log(client, count)
+
     @rule(index=st.integers(0, 9))
     def connection_breaks(self, index: int) -> None:
         self.comes_back(self.clients[index % len(self.clients)])
@@ -115,5 +121,5 @@ class FeedMachine(RuleBasedStateMachine):
                 assert set(client.got[place]) == set(self.wanted_of(client, place))
 
 
-FeedMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+FeedMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestFeed = FeedMachine.TestCase
