@@ -6,7 +6,7 @@ export function reportFor(image, llm) {
   const refused = image.number % 7 === 6;
   const base = {
     language: "ko", kind: llm ? "model" : "extractive", degraded: llm ? null : "no_llm", refused,
-    refusal_reason: refused ? "no_evidence" : null, symptom: [], severity: refused ? "unknown" : "medium",
+    refusal_reason: refused ? "no_match" : null, symptom: [], severity: refused ? "unknown" : "medium",
     immediate_action: [], probable_causes: [], checks: [], corrective_action: [], prevention: [],
     safety_notes: [], similar_cases: [], citations: [], model: llm ? "qwen3-4b" : "extractive",
     prompt_version: "3", index_version: "12",

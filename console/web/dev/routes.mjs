@@ -138,6 +138,14 @@ function productCall(world, code, act, { method, body, form }) {
     world.defectTypes.set(code, [...rows, { product: code, ...body }]);
     return json(201, body);
   }
+  if (act === "normals" && method === "GET") {
+    const held = [...world.normals.get(code)];
+    return json(200, { total: held.length, normals: held.map((sha256) => ({ sha256, url: `/v1/products/${code}/normals/${sha256}` })), next_cursor: null });
+  }
+  if (act.startsWith("normals/") && method === "DELETE") {
+    world.normals.get(code).delete(decodeURIComponent(act.slice(8)));
+    return { status: 204, type: "text/plain", body: "" };
+  }
   if (act === "normals" && method === "POST") {
     const file = form.get("file");
     const held = world.normals.get(code);

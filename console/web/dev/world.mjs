@@ -101,7 +101,7 @@ export class World {
     const region = image.scratch && box(image.scratch);
     if (image.scored) image.superseded.push({ type: "ImageScored", event: image.scored });
     image.scored = this.#event(image, "images.scored", stage("anomaly", trigger, {
-      verdict: outcome, reason: { OK: "below_threshold", NG: "above_threshold", REVIEW: "in_review_band", ERROR: "no_bank" }[outcome],
+      verdict: outcome, reason: { OK: "below_threshold", NG: "above_threshold", REVIEW: "within_review_band", ERROR: "no_bank" }[outcome],
       score, threshold: outcome === "ERROR" ? null : threshold, threshold_source: "bank", map_threshold: 1.9,
       review_band: [1.995, 2.205], percentile: outcome === "NG" ? 100 : 62.4, model: "timm:tf_efficientnet_lite0",
       bank_version: "v1", configuration_revision: 1, heatmap_key: image.scratch ? "heatmaps/x.png" : null,

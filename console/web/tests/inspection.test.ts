@@ -78,7 +78,7 @@ test("an NG is pinned until it is acknowledged, and again when judged NG anew", 
   const verdict = scored(1, "NG");
   const held = after(fresh(), score(verdict));
   expect(isPinned(held)).toBe(true);
-  const seen = review(2, { acknowledges: verdict.event_id } as object);
+  const seen = review(2, { acknowledges: verdict.event_id });
   const acknowledged = after(held, { topic: "reviews.recorded", event: seen });
   expect(isAcknowledged(acknowledged)).toBe(true);
   expect(isPinned(acknowledged)).toBe(false);

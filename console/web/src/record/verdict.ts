@@ -64,13 +64,9 @@ export function standingDecision(held: Inspection): Decision | null {
 export function isAcknowledged(held: Inspection): boolean {
   if (standingDecision(held)) return true;
   const verdict = held.scored;
-  if (verdict && held.reviews.some((review) => acknowledges(review) === verdict.event_id)) return true;
+  if (verdict && held.reviews.some((review) => review.acknowledges === verdict.event_id)) return true;
   if (!held.listed?.acknowledged) return false;
   return !verdict || originMs(verdict) <= held.listed.originMs;
-}
-
-function acknowledges(review: ReviewRecorded): string | null {
-  return (review as { acknowledges?: string | null }).acknowledges ?? null;
 }
 
 /** Whether this image is to stay on top until somebody acknowledges it. */
