@@ -33,7 +33,7 @@ _UNIT = re.compile(
     r"\s*(µm|μm|um|nm|mm2|mm|cm2|cm|km|m2|m3|m|inch(?:es)?|in|°c|°f|도|%|ppm|kpa|mpa|pa|bar|psi"
     r"|n·m|n\.m|nm|kgf|kg|mg|g|kn|n|rpm|khz|mhz|hz|kv|mv|v|ma|a|kw|w|ms|초|sec(?:onds?)?|s"
     r"|분|min(?:utes?)?|시간|hours?|h|일|days?|주|weeks?|개월|months?|년|years?|ml|l|개|장|회|번|ea|pcs"
-    r"|times|px|db|lx|lm|배|°)(?![a-z])",
+    r"|times|px|db|lx|lm|배|mω|kω|ω|°)(?![a-z])",
     re.IGNORECASE,
 )
 _SAME_UNIT = MappingProxyType(

@@ -94,7 +94,7 @@ def gather_evidence(index: ManualIndex, finding: Finding) -> Evidence:
     others = other_types(finding)
     scopes = {hit.chunk.chunk_id: scope_of(hit.chunk, finding.type_names, others) for hit in hits}
     for language in (finding.language, None):
-        chosen, typed_count = _choose(hits, scopes, language)
+        chosen, typed_count = _choose(in_reading_order(index, hits), scopes, language)
         evidence = Evidence(chosen, index.version, typed_count)
         if any(sentence.section in ACTIONABLE for sentence in evidence.sentences()):
             return evidence
@@ -108,10 +108,23 @@ def other_types(finding: Finding) -> tuple[str, ...]:
     return tuple(name for name in names if name not in finding.type_names)
 
 
+def in_reading_order(index: ManualIndex, hits: Sequence[Hit]) -> list[Chunk]:
+    """Return the chunks by their section's best score, and within a section as they stand there.
+
+    Steps lose their meaning when the better scored second half comes first.
+    """
+    ranks: dict[tuple[str, tuple[str, ...]], int] = {}
+    for hit in hits:
+        ranks.setdefault((hit.chunk.manual_id, hit.chunk.section), len(ranks))
+    found = {hit.chunk.chunk_id for hit in hits}
+    chunks = [chunk for chunk in index.chunks if chunk.chunk_id in found]
+    return sorted(chunks, key=lambda chunk: ranks[chunk.manual_id, chunk.section])
+
+
 def _choose(
-    hits: Sequence[Hit], scopes: dict[str, Scope], language: Language | None
+    chunks: Sequence[Chunk], scopes: dict[str, Scope], language: Language | None
 ) -> tuple[tuple[Chunk, ...], int]:
-    pool = [hit.chunk for hit in hits if language in (None, hit.chunk.language)]
+    pool = [chunk for chunk in chunks if language in (None, chunk.language)]
     typed = [chunk for chunk in pool if scopes[chunk.chunk_id] == "typed"]
     general = [chunk for chunk in pool if scopes[chunk.chunk_id] == "general"]
     if not typed and not general:
@@ -140,9 +153,11 @@ def scope_of(chunk: Chunk, type_names: Iterable[str], others: Iterable[str]) -> 
     text = fold(chunk.text)
     if contains_any(text, type_names):
         return "typed"
-    if _section_of_headings(chunk) is None:
+    section = _section_of_headings(chunk)
+    if section is None:
         return "unclear"
-    return "other" if contains_any(text, others) else "general"
+    # "Cracked cells are sharp" warns everybody, not only who looks for cracks.
+    return "other" if section != "safety" and contains_any(text, others) else "general"
 
 
 def section_of(chunk: Chunk, sentence: str) -> Section | None:

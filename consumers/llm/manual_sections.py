@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 # A sentence longer than this is a broken table or a page without line ends; it is cut at spaces.
 _SENTENCE_LIMIT = 500
+# A list item up to here stays whole: "Measure the gap. It is 0.2 mm." is one check, not two.
+_ITEM_LIMIT = 300
 # "1. Stop the line and ..." is a step, "1. Scope" a heading: only the length tells.
 _SHORT_HEADING = 22
 
@@ -19,7 +21,7 @@ _ITEM = re.compile(r"^\s*(?:[-*+•·○▪‣]|\(?\d{1,2}[.)]|[①-⑳]|[가-�
 _TABLE_RULE = re.compile(r"^\s*\|?(?:\s*:?-{2,}:?\s*\|?)+\s*$")
 _EMPHASIS = re.compile(r"(\*\*|__|`)(.+?)\1")
 _SENTENCE_END = re.compile(
-    r"(?<=[.!?。])(?<!\b[A-Za-z]\.)(?<!\b(?:No|no|vs|cf)\.)(?<!\b(?:Fig|fig)\.)\s+"
+    r"(?<=[.!?。])(?<!e\.g\.)(?<!i\.e\.)(?<!\b(?:No|no|vs|cf)\.)(?<!\b(?:Fig|fig)\.)\s+"
 )
 _SENTENCE_MARKS = (".", "!", "?", "。", ":", "\uff1a", ",")
 
@@ -66,6 +68,7 @@ def sections_of_page(page: str, place: Place, *, is_markdown: bool) -> Iterator[
         else:
             if _ITEM.match(line):
                 reader.end_paragraph()
+                reader.is_item = True
             reader.paragraph.append(_without_marks(_ITEM.sub("", line)))
     yield from reader.end_section()
 
@@ -76,10 +79,14 @@ class _PageReader:
     paragraph: list[str] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     rows: list[str] = field(default_factory=list)
+    is_item: bool = False
 
     def end_paragraph(self) -> None:
-        self.sentences += split_sentences(" ".join(self.paragraph))
+        text = " ".join(" ".join(self.paragraph).split())
+        is_whole = self.is_item and len(text) <= _ITEM_LIMIT
+        self.sentences += [text] if is_whole else split_sentences(text)
         self.paragraph = []
+        self.is_item = False
 
     def end_section(self) -> Iterator[Passage]:
         self.end_paragraph()

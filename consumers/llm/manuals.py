@@ -19,7 +19,10 @@ CHUNK_LIMIT = 600
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A passage of one section on one page; its sentences stand verbatim in the manual."""
+    """A passage of one section on one page.
+
+    `sentences` stand verbatim in the manual; a short list item counts as one.
+    """
 
     chunk_id: str
     manual_id: str

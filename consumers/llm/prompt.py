@@ -10,6 +10,7 @@ from types import MappingProxyType
 from consumers.llm.claims import Source
 from consumers.llm.evidence import Evidence, section_of
 from consumers.llm.finding import Finding, describe
+from consumers.llm.manual_sections import split_sentences
 from consumers.llm.manuals import Chunk
 from consumers.llm.report import FINDING_SOURCE
 
@@ -76,7 +77,8 @@ def build_prompt(finding: Finding, evidence: Evidence) -> Prompt:
     for number, chunk in enumerate(chunks, start=1):
         # The heading's words count as support; its number must not lend itself to a claim.
         text = f"{_NUMBERS.sub(' ', chunk.path)} {chunk.text}"
-        sources[str(number)] = Source(str(number), text, chunk.sentences)
+        sentences = tuple(one for item in chunk.sentences for one in split_sentences(item))
+        sources[str(number)] = Source(str(number), text, sentences)
         head = f"[{excerpt} {number}] {chunk.document}"
         if chunk.revision:
             head += f", {revision} {chunk.revision}"
