@@ -44,6 +44,7 @@ class HttpServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            ws="websockets-sansio",
             ws_per_message_deflate=False,
             timeout_graceful_shutdown=3,
             # A camera keeps its connection between two parts.

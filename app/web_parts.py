@@ -16,6 +16,7 @@ from app.web import WebParts, build_web_app
 from console.api.needs import ConsoleNeeds, Pictures, SiteFacts
 from console.api.router import build_router as build_console
 from console.api.search import SearchDesk
+from consumers.llm.manual_files import read_manual
 from notifier.feed import Feed
 from notifier.gateway import build_router as build_feed
 from notifier.hub import Hub
@@ -125,4 +126,10 @@ def _console_needs(kit: Kit) -> ConsoleNeeds:
             upload_limit_mb=settings.web.upload_limit_mb,
         ),
         bucket=resources.objects.bucket,
+        read_pages=_read_pages,
     )
+
+
+def _read_pages(data: bytes, name: str, content_type: str) -> dict[int, str]:
+    """Text of a manual's pages, as the report cites them; needs the llm extra for PDF."""
+    return dict(read_manual(data, file_name=name, content_type=content_type).pages)

@@ -42,7 +42,7 @@ _PARTITIONS = 6
 _BATCH = 200
 _VALUE_BYTES = 900
 _LIMIT_S = 180.0
-_PRODUCER = {
+_PRODUCER: dict[str, Any] = {
     "acks": "all",
     "enable_idempotence": True,
     "linger_ms": 0,
@@ -121,7 +121,7 @@ class _Counter(NullTelemetry):
     def __init__(self, records: int) -> None:
         self._left = records
         self._started = 0.0
-        self.seconds = asyncio.get_running_loop().create_future()
+        self.seconds: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def count(self, name: MetricName, n: float = 1, **labels: str) -> None:
         """Follow the two counters that matter."""
@@ -151,7 +151,9 @@ async def run_worker(servers: str, records: int) -> float:
     task = asyncio.create_task(worker.run())
     try:
         await asyncio.wait({task, counter.seconds}, return_when=asyncio.FIRST_COMPLETED)
-        return await counter.seconds if counter.seconds.done() else await task  # type: ignore[func-returns-value] - a task that ended here raises
+        if task.done():
+            task.result()  # it ended too early: this raises
+        return await counter.seconds
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -181,10 +183,10 @@ async def run_bare(servers: str, records: int) -> float:
             futures = []
             positions = {}
             for place, rows in batches.items():
-                for row in rows:
-                    futures.append(
-                        await producer.send(_OUT, row.value, row.key, headers=list(row.headers))
-                    )
+                futures += [
+                    await producer.send(_OUT, row.value, row.key, headers=list(row.headers))
+                    for row in rows
+                ]
                 positions[place] = rows[-1].offset + 1
             await asyncio.gather(*futures)
             if positions:

@@ -27,7 +27,7 @@ _SOMEBODY = "operator"
 class AskBody(BaseModel):
     """Body of `inspect` and `explain`, which may be left out."""
 
-    requested_by: _Name = _SOMEBODY
+    requested_by: _Name | None = None
     reason: _Sentence = None
 
 
@@ -99,7 +99,7 @@ async def _ask(
         occurred_at=needs.clock.now(),
         subject=Subject.model_validate(view["subject"]),
         stage=stage,
-        requested_by=body.requested_by,
+        requested_by=body.requested_by or _SOMEBODY,
         reason=body.reason,
         explain=wanted == "llm",
     )

@@ -18,10 +18,13 @@ from schemas.configuration import BankRequested
 JobIdPath = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
 
+_SOMEBODY = "operator"
+
+
 class BankBody(BaseModel):
     """Body of the request for a bank, which may be left out."""
 
-    requested_by: Annotated[str, Field(min_length=1, max_length=100)] = "operator"
+    requested_by: Annotated[str, Field(min_length=1, max_length=100)] | None = None
 
 
 def build_banks_router(needs: ConsoleNeeds) -> APIRouter:
@@ -36,7 +39,7 @@ def build_banks_router(needs: ConsoleNeeds) -> APIRouter:
         product = str((await known_product(catalog, code))["product"])
         if await count_normals(needs.store, product) == 0:
             raise no_normals(product)
-        told = await _request(needs, product, (body or BankBody()).requested_by, key)
+        told = await _request(needs, product, (body or BankBody()).requested_by or _SOMEBODY, key)
         response.headers["Location"] = told["job_url"]
         return told
 
