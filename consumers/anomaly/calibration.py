@@ -13,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 TARGET_FALSE_REJECT = 0.01
+# One normal image in twenty may show a region: it decides nothing, and a rejected image that
+# shows none helps nobody.
+_FALSE_REGION_RATE = 0.05
 _PIXEL_QUANTILE = 0.995
 
 
@@ -69,7 +72,7 @@ def calibrate(
     """
     threshold, source = quantile_above(scores, target_false_reject)
     peaks = [float(one.max()) for one in maps]
-    map_threshold, map_source = quantile_above(peaks, target_false_reject)
+    map_threshold, map_source = quantile_above(peaks, _FALSE_REGION_RATE)
     cells = np.concatenate([one.ravel() for one in maps])
     map_low = min(float(np.quantile(cells, _PIXEL_QUANTILE)), map_threshold)
     return Calibration(

