@@ -46,7 +46,7 @@ class ReviewBody(BaseModel):
 class AcknowledgeBody(BaseModel):
     """Body of `acknowledge`, which may be left out."""
 
-    by: _Name = _SOMEBODY
+    by: _Name | None = None
 
 
 def build_acts_router(needs: ConsoleNeeds) -> APIRouter:
@@ -188,7 +188,7 @@ async def _acknowledge(
             event_id=event_id,
             occurred_at=needs.clock.now(),
             subject=Subject.model_validate(view["subject"]),
-            reviewer=body.by,
+            reviewer=body.by or _SOMEBODY,
             machine_verdict=view["verdict"],
             acknowledges=UUID(scored["event_id"]),
         )
