@@ -6,7 +6,7 @@ import heapq
 from collections import deque
 from collections.abc import Iterable
 
-from pipeline.work import Work
+from pipeline.work import Partition, Work
 
 
 class _Queue:
@@ -25,6 +25,16 @@ class _Queue:
         if self.again:
             return heapq.heappop(self.again)[1]
         return self.fresh.popleft() if self.fresh else None
+
+    def remove(self, partition: Partition) -> list[Work]:
+        again = [work for _, work in self.again if work.partition is partition]
+        fresh = [work for work in self.fresh if work.partition is partition]
+        if again:
+            self.again = [row for row in self.again if row[1].partition is not partition]
+            heapq.heapify(self.again)
+        if fresh:
+            self.fresh = deque(work for work in self.fresh if work.partition is not partition)
+        return again + fresh
 
 
 class Queues:
@@ -64,6 +74,10 @@ class Queues:
         """Remove the next one, None when empty."""
         work = self._priority.pop()
         return self._backlog.pop() if work is None else work
+
+    def remove(self, partition: Partition) -> list[Work]:
+        """Remove and return all of one partition."""
+        return self._priority.remove(partition) + self._backlog.remove(partition)
 
     def _of(self, work: Work) -> _Queue:
         return self._priority if work.record.topic in self._topics else self._backlog

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-Start = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
+Step = Callable[[], Coroutine[Any, Any, None]]
+Start = Callable[[Step], "asyncio.Task[None]"]
 
 
 class Lanes(Generic[T]):
@@ -41,7 +42,7 @@ class Lanes(Generic[T]):
         """Say that there may be something to take."""
         if self._start is None or self._starting is not None or len(self._busy) >= self._width:
             return
-        task = self._starting = self._start(self._run())
+        task = self._starting = self._start(self._run)
         self._busy[task] = None
         task.add_done_callback(self._ended)
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from pipeline.committing import Committer
@@ -17,7 +18,7 @@ from pipeline.compute import Compute, ComputeThread, InlineCompute
 from pipeline.dispatch import Dispatch
 from pipeline.draining import Handover
 from pipeline.inferring import infer_batch, save_batch
-from pipeline.lanes import Lanes
+from pipeline.lanes import Lanes, Step
 from pipeline.ports import Clock, EventSink, EventSource, OpenSource
 from pipeline.publishing import Publisher
 from pipeline.reading import Reader
@@ -66,7 +67,7 @@ class Worker:
     # -- life -------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Work until cancelled, then drain within the budget and leave the group.
+        """Work until cancelled, then drain within the budget and leave the group; runs once.
 
         Raises:
             StalledError: it cannot go on; everything unfinished stays uncommitted.
@@ -79,8 +80,10 @@ class Worker:
                 try:
                     await self._reader.run(source)
                 finally:
-                    await self._handover.drain()
-                    self._close_lanes()
+                    try:
+                        await self._handover.drain()
+                    finally:
+                        self._close()
         except BaseExceptionGroup as errors:
             raise _first_of(errors) from errors
         finally:
@@ -102,7 +105,7 @@ class Worker:
     def _start(self, source: EventSource, group: asyncio.TaskGroup) -> None:
         """Start every step but reading, and tie each to what wakes it."""
 
-        def start(step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        def start(step: Step) -> asyncio.Task[None]:
             return group.create_task(self._guard(step))
 
         self._committer.use(source)
@@ -114,23 +117,24 @@ class Worker:
         wake.compute = self._slots.wake if self._has_slots else self._computable.set
         wake.publish = self._publishable.set
         if not self._has_slots:
-            start(self._infer_batches())
-            start(self._save_batches())
-        start(self._publish_outputs())
-        start(self._committer.run())
-        start(report(self._dispatch, source, self._clock, self._telemetry))
+            start(self._infer_batches)
+            start(self._save_batches)
+        start(self._publish_outputs)
+        start(self._committer.run)
+        start(partial(report, self._dispatch, source, self._clock, self._telemetry))
 
-    async def _guard(self, step: Coroutine[Any, Any, None]) -> None:
+    async def _guard(self, step: Step) -> None:
         try:
-            await step
+            await step()
         except asyncio.CancelledError:
             raise
         except BaseException:
-            self._handover.budget_s = 0.0  # nobody is left to finish what was started
-            self._close_lanes()
+            self._close()
             raise
 
-    def _close_lanes(self) -> None:
+    def _close(self) -> None:
+        """Start nothing more; what is still under way has nobody left to finish it."""
+        self._handover.budget_s = 0.0
         self._loaders.close()
         self._slots.close()
 
@@ -138,10 +142,10 @@ class Worker:
 
     async def _load(self, work: Work) -> None:
         try:
-            if self._dispatch.careful:
-                await self._committer.name(work)
             if work.event is None:
                 work.event = decode(work.record)
+            if self._dispatch.careful:
+                await self._committer.name(work)
             work.item = await self._stage.load(work.event)
         except asyncio.CancelledError:
             self._dispatch.drop(work)

@@ -147,7 +147,7 @@ class SlotScriptedStage(ScriptedStage):
         self.running = 0
         self.most_running = 0
 
-    async def infer(self, item: str) -> str:  # type: ignore[override] - a slot stage
+    async def infer(self, item: str) -> str:  # type: ignore[override]  # a slot stage
         self.batches.append([item])
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -248,5 +248,3 @@ class Rig:
 
 def _event(record: Record) -> Any:
     return decode(record)
-
-

@@ -146,11 +146,12 @@ async def run_worker(servers: str, records: int) -> float:
         sink,
         SystemClock(),
         counter,
-        WorkerSettings(batch_size=_BATCH, **EXTRA),
+        WorkerSettings(batch_size=_BATCH),
     )
     task = asyncio.create_task(worker.run())
     try:
-        await asyncio.wait({task, counter.seconds}, return_when=asyncio.FIRST_COMPLETED)
+        waiting: list[asyncio.Future[Any]] = [task, counter.seconds]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()  # it ended too early: this raises
         return await counter.seconds
@@ -244,8 +245,6 @@ async def run_faststream(servers: str, records: int) -> float:
     finally:
         await broker.stop()
 
-
-EXTRA: dict[str, Any] = {}
 
 SYSTEMS: dict[str, Callable[[str, int], Awaitable[float]]] = {
     "worker": run_worker,

@@ -12,10 +12,10 @@ from pipeline.burial import BurialLimit
 from pipeline.errors import DependencyDownError, PoisonError, StalledError, TransientError
 from pipeline.retries import Ladder
 from schemas.message import Message
-from tests.worker_rig import DEAD, IN, OUT, Rig, ScriptedStage, SlotScriptedStage, uploaded
+from tests.worker_rig import DEAD, IN, OUT, Fault, Rig, ScriptedStage, SlotScriptedStage, uploaded
 
 
-def only(part: str, error: Exception):
+def only(part: str, error: Exception) -> Fault:
     return lambda one: error if one == part else None
 
 
@@ -158,7 +158,7 @@ async def test_a_bug_that_heals_costs_nothing() -> None:
 
 async def test_an_infer_that_returns_too_few_results_buries_only_what_it_cannot_answer() -> None:
     rig, stage = Rig(partitions=1), ScriptedStage()
-    stage.infer = lambda items: [item for item in items if item != "b"]  # type: ignore[method-assign] - a stage that breaks its law
+    stage.infer = lambda items: [item for item in items if item != "b"]  # type: ignore[method-assign]  # a stage that breaks its law
     rig.send_parts("a", "b", "c")
     async with rig.running(rig.worker(stage)):
         await rig.until(rig.all_committed)
@@ -315,7 +315,9 @@ async def test_an_output_that_the_log_refuses_is_buried_and_its_neighbours_are_n
 async def test_a_dead_letter_that_cannot_be_published_stops_the_worker_and_loses_nothing() -> None:
     rig, stage = Rig(partitions=1), ScriptedStage()
     stage.fault_in_load = only("b", PoisonError("corrupt_image"))
-    rig.broker.refuse = lambda message: ValueError("no such topic") if message.topic == DEAD else None
+    rig.broker.refuse = lambda message: (
+        ValueError("no such topic") if message.topic == DEAD else None
+    )
     rig.send_parts("a", "b", "c")
     task = asyncio.create_task(rig.worker(stage).run())
     await rig.until(task.done)
