@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Error as PlaywrightError
 
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.sink import KafkaSink
@@ -127,8 +128,12 @@ async def test_an_image_of_ones_own_becomes_a_verdict_and_a_report_on_the_page(
             watched = Watched(await browser.new_page(locale="ko-KR", viewport=WIDE))
             page = watched.page
             await page.goto(running.url)
-            await _inspect_on_the_page(page, part, llm.token)
-            await _survive_a_dead_notifier(page, running, tmp_path / "state")
+            try:
+                await _inspect_on_the_page(page, part, llm.token)
+                await _survive_a_dead_notifier(page, running, tmp_path / "state")
+            except (AssertionError, PlaywrightError):
+                await page.screenshot(path=tmp_path / "failure.png")
+                raise
     # While the server is away the browser itself logs that a connection failed.
     away = ("WebSocket", "ERR_CONNECTION", "Failed to load resource")
     assert [line for line in watched.errors if not any(word in line for word in away)] == []
@@ -146,9 +151,9 @@ async def _inspect_on_the_page(page: Page, part: Path, token: str) -> None:
     )
     await page.get_by_test_id("run-anomaly").click()
     await expect(page.get_by_test_id("verdict")).to_contain_text("불량", timeout=ARRIVES_WITHIN_MS)
-    await expect(page.get_by_test_id("regions")).to_be_attached()
+    await expect(page.get_by_test_id("regions").first).to_be_attached()
     await page.get_by_test_id("heatmap-toggle").click()
-    await expect(page.get_by_test_id("heatmap")).to_be_visible(timeout=ARRIVES_WITHIN_MS)
+    await expect(page.get_by_test_id("heatmap").first).to_be_visible(timeout=ARRIVES_WITHIN_MS)
     await expect(page.get_by_test_id("similar-case").first).to_be_visible()
     await page.get_by_test_id("make-report").click()
     await expect(page.get_by_test_id("report")).to_contain_text(token, timeout=ARRIVES_WITHIN_MS)
