@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from consumers.embed.encoder import Encoder
-from consumers.embed.index import Case, CaseIndex, Vectors
+from consumers.embed.index import Case, CaseIndex
+from consumers.embed.likeness import Embedding
 from pipeline.claim_check import fetch_verified
 from pipeline.errors import PoisonError, TransientError
 from pipeline.ports import BlobStore, Clock
@@ -51,23 +52,22 @@ class Workbench:
     encoder: Encoder
     max_bytes: int = 50_000_000
 
-    async def vector(self, data: bytes) -> Vectors:
-        """Embed one picture, off the event loop: (D,) float32, L2-normalised.
+    async def embed(self, data: bytes) -> Embedding:
+        """Embed one picture, off the event loop.
 
         Raises:
             PoisonError: no picture.
         """
         return await asyncio.to_thread(self._embed, data)
 
-    def _embed(self, data: bytes) -> Vectors:
-        vector: Vectors = self.encoder.encode([self.decode(data)])[0]
-        return vector
+    def _embed(self, data: bytes) -> Embedding:
+        return self.encoder.encode([self.decode(data)])[0]
 
 
 class CaseIndexer:
     """Keeps a `CaseIndex` equal to the log of cases; a Service.
 
-    What a case says comes from the log alone. A snapshot holds only vectors by the sha256 of
+    What a case says comes from the log alone. A snapshot holds only embeddings by the sha256 of
     their picture: it saves computing them again, and can bring no removed case back.
     """
 
@@ -82,7 +82,7 @@ class CaseIndexer:
         self._wake = asyncio.Event()
         self._caught_up = False
         self._ready = asyncio.Event()
-        self._known: dict[str, Vectors] = {}
+        self._known: dict[str, Embedding] = {}
         self._unsaved = 0
         self._changes = 0
         self._log: CaseLog | None = None
@@ -172,8 +172,8 @@ class CaseIndexer:
         await self._embed(fresh)
         usable = [event for event in present if event.image.sha256 in self._known]
         if usable:
-            vectors = np.stack([self._known[event.image.sha256] for event in usable])
-            await asyncio.to_thread(self._index.put, [_case(event) for event in usable], vectors)
+            known = [self._known[event.image.sha256] for event in usable]
+            await asyncio.to_thread(self._index.put, [_case(event) for event in usable], known)
         if self._ready.is_set():
             self._known.clear()
 
@@ -183,7 +183,7 @@ class CaseIndexer:
         good = [(event, data) for event, data in zip(events, pictures, strict=True) if data]
         for event, data in good:
             try:
-                self._known[event.image.sha256] = await self._bench.vector(data)
+                self._known[event.image.sha256] = await self._bench.embed(data)
                 self._unsaved += 1
             except PoisonError as error:
                 _refuse(event, error)
@@ -229,26 +229,31 @@ class CaseIndexer:
         logger.info("snapshot written", extra={"action": "snapshot_written", "key": key})
 
 
-def pack(entries: Sequence[tuple[Case, Vectors]]) -> bytes:
-    """Write vectors by the sha256 of their picture; no pickle inside."""
-    vectors = {case.sha256: vector for case, vector in entries}
+def pack(entries: Sequence[tuple[Case, Embedding]]) -> bytes:
+    """Write embeddings by the sha256 of their picture; no pickle inside."""
+    embeddings = {case.sha256: embedding for case, embedding in entries}
     file = io.BytesIO()
-    names = np.array(list(vectors), dtype="S64")
-    np.savez(file, sha256=names, vectors=np.array(list(vectors.values()), dtype=np.float32))
+    np.savez(
+        file,
+        sha256=np.array(list(embeddings), dtype="S64"),
+        vectors=np.array([item.vector for item in embeddings.values()], dtype=np.float32),
+        cells=np.array([item.cells for item in embeddings.values()], dtype=np.float16),
+    )
     return file.getvalue()
 
 
-def unpack(data: bytes, dimension: int) -> dict[str, Vectors]:
+def unpack(data: bytes, dimension: int) -> dict[str, Embedding]:
     """Read what `pack` wrote.
 
     Raises:
         ValueError: not such a file, or vectors of another dimension.
     """
     with np.load(io.BytesIO(data), allow_pickle=False) as file:
-        names, vectors = file["sha256"], file["vectors"]
+        names, vectors, cells = file["sha256"], file["vectors"], file["cells"]
     if vectors.shape != (len(names), dimension):
         raise ValueError(f"snapshot of shape {vectors.shape}, expected {dimension} columns")
-    return {name.decode(): vector for name, vector in zip(names, vectors, strict=True)}
+    rows = zip(names, vectors, cells, strict=True)
+    return {name.decode(): Embedding(vector, local) for name, vector, local in rows}
 
 
 def _case(event: CaseRegistered) -> Case:

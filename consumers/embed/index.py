@@ -1,8 +1,7 @@
 """Exact similarity search over past cases: FAISS per product, with ids, replacement and removal.
 
-Photos of one product are nearly equal, so plain cosines crowd together just below 1 (0.990 to
-0.993 for drawn parts) and a defect hardly moves them. Within a product we compare what is left
-when the mean of its cases is taken away. A search over all products compares plain vectors.
+Within a product the oddities of pictures are compared (`likeness`), over all products the plain
+vectors.
 
 FAISS indexes bear no writes beside reads (faiss#1504) and remove only by a full pass, so changes
 go to a plain table; the next search builds an immutable view from it, once, and swaps it in.
@@ -20,14 +19,12 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+from consumers.embed.likeness import MOST_MEMBERS, Embedding, Reference, Vectors, learn_reference
 
 # More threads made a scan of 100,000 vectors slower (44 ms with two, 12 ms with one).
 _FAISS_THREADS = 1
 # Equal up to float noise counts as equal, so that order does not depend on the batch or machine.
 _DECIMALS = 5
-# A product's only case must not vanish with its mean: n cases take n / (n + 0.25) of it away.
-_MEAN_PRIOR = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Query:
     The query's own picture, image and part are left out: a case is not evidence for itself.
     """
 
-    vector: Vectors
+    embedding: Embedding
     product: str | None = None
     defect_type: str | None = None
     sha256: str | None = None
@@ -90,20 +87,20 @@ class _View:
     """One product's cases at one moment, by case_id; row numbers are those of both indexes."""
 
     cases: tuple[Case, ...]
-    mean: Vectors
+    reference: Reference
     plain: faiss.IndexFlatIP
-    centred: faiss.IndexFlatIP
+    odd: faiss.IndexFlatIP
 
-    def search(self, query: Query, *, centred: bool) -> list[Match]:
+    def search(self, query: Query) -> list[Match]:
         """Return the query's matches here, in no stable order."""
         allowed = [row for row, case in enumerate(self.cases) if query.admits(case)]
         if not allowed or query.k < 1:
             return []
-        vector = query.vector.reshape(1, -1)
-        index = self.plain
-        if centred:
-            vector, index = _normalised(vector - self.mean), self.centred
-        scores, rows = _nearest(index, vector, allowed, query.k)
+        if query.product is None:
+            scores, rows = _nearest(self.plain, query.embedding.vector, allowed, query.k)
+        else:
+            oddity = self.reference.oddity(query.embedding)
+            scores, rows = _nearest(self.odd, oddity, allowed, query.k)
         return [
             Match(self.cases[int(row)], float(similarity))
             for similarity, row in zip(scores, rows, strict=True)
@@ -113,11 +110,45 @@ class _View:
 
 @dataclass(slots=True)
 class _Partition:
-    """One product's cases by case_id; `view` is None after a change."""
+    """One product's cases by case_id; `view` is None after a change.
 
-    entries: dict[str, tuple[Case, Vectors]] = field(default_factory=dict)
+    The reference is learnt from the first cases by sha256, so that it depends on what the
+    product holds and not on the order of arrival; oddities last as long as their reference.
+    """
+
+    entries: dict[str, tuple[Case, Embedding]] = field(default_factory=dict)
     digest: int = 0
     view: _View | None = None
+    members: tuple[tuple[str, str], ...] = ()
+    reference: Reference | None = None
+    oddities: dict[str, Vectors] = field(default_factory=dict)
+
+    def current_view(self) -> _View | None:
+        """Build the view if a change asks for it; None without a case."""
+        if self.view is None and self.entries:
+            reference = self._learn()
+            kept = [self.entries[case_id] for case_id in sorted(self.entries)]
+            self.oddities = {
+                case.sha256: self._oddity(case, embedding, reference) for case, embedding in kept
+            }
+            odd = [self.oddities[case.sha256] for case, _ in kept]
+            plain = [embedding.vector for _, embedding in kept]
+            cases = tuple(case for case, _ in kept)
+            self.view = _View(cases, reference, _flat(plain), _flat(odd))
+        return self.view
+
+    def _learn(self) -> Reference:
+        by_bytes = sorted((case.sha256, case_id) for case_id, (case, _) in self.entries.items())
+        members = tuple(by_bytes[:MOST_MEMBERS])
+        if self.reference is None or members != self.members:
+            self.members = members
+            self.reference = learn_reference([self.entries[case_id][1] for _, case_id in members])
+            self.oddities.clear()
+        return self.reference
+
+    def _oddity(self, case: Case, embedding: Embedding, reference: Reference) -> Vectors:
+        known = self.oddities.get(case.sha256)
+        return reference.oddity(embedding) if known is None else known
 
 
 class CaseIndex:
@@ -132,17 +163,16 @@ class CaseIndex:
         self._lock = threading.Lock()
         faiss.omp_set_num_threads(_FAISS_THREADS)
 
-    def put(self, cases: Sequence[Case], vectors: Vectors) -> None:
-        """Add cases, or replace those with the same `case_id`.
-
-        Args:
-            cases: B cases.
-            vectors: (B, D) float32, L2-normalised, in the same order.
-        """
+    def put(self, cases: Sequence[Case], embeddings: Sequence[Embedding]) -> None:
+        """Add cases, or replace those with the same `case_id`; B of each, in the same order."""
         with self._lock:
-            for case, vector in zip(cases, vectors, strict=True):
+            for case, embedding in zip(cases, embeddings, strict=True):
                 self._drop(case.case_id)
-                self._add(case, vector)
+                part = self._partitions.setdefault(case.product, _Partition())
+                part.entries[case.case_id] = (case, embedding)
+                part.digest ^= case.digest()
+                part.view = None
+                self._product_of[case.case_id] = case.product
 
     def remove(self, case_id: str) -> None:
         """Forget a case; one that is absent is no error."""
@@ -157,10 +187,9 @@ class CaseIndex:
         """
         with self._lock:
             chosen = self._chosen(query.product)
-            views = [_view_of(part) for part in chosen]
+            views = [view for part in chosen if (view := part.current_view())]
             version = self._version(chosen)
-        centred = query.product is not None
-        found = [match for view in views for match in view.search(query, centred=centred)]
+        found = [match for view in views for match in view.search(query)]
         found.sort(key=lambda match: (-match.similarity, match.case.case_id))
         return tuple(found[: query.k]), version
 
@@ -175,8 +204,8 @@ class CaseIndex:
             parts = self._partitions.items()
             return {code: len(part.entries) for code, part in parts if part.entries}
 
-    def entries(self) -> list[tuple[Case, Vectors]]:
-        """Every case with its vector, for a snapshot."""
+    def entries(self) -> list[tuple[Case, Embedding]]:
+        """Every case with its embedding, for a snapshot."""
         with self._lock:
             return [entry for part in self._partitions.values() for entry in part.entries.values()]
 
@@ -192,13 +221,6 @@ class CaseIndex:
             digest ^= part.digest
         return f"{self.namespace[-12:]}-{digest:032x}"
 
-    def _add(self, case: Case, vector: Vectors) -> None:
-        part = self._partitions.setdefault(case.product, _Partition())
-        part.entries[case.case_id] = (case, vector)
-        part.digest ^= case.digest()
-        part.view = None
-        self._product_of[case.case_id] = case.product
-
     def _drop(self, case_id: str) -> None:
         product = self._product_of.pop(case_id, None)
         if product is None:
@@ -208,30 +230,10 @@ class CaseIndex:
         part.view = None
 
 
-def _view_of(part: _Partition) -> _View:
-    if part.view is None:
-        entries = [part.entries[case_id] for case_id in sorted(part.entries)]
-        vectors = np.array([vector for _, vector in entries], dtype=np.float32)
-        part.view = _build_view(tuple(case for case, _ in entries), vectors)
-    return part.view
-
-
-def _build_view(cases: tuple[Case, ...], vectors: Vectors) -> _View:
-    if not cases:
-        nothing = faiss.IndexFlatIP(1)
-        return _View((), np.zeros(1, np.float32), nothing, nothing)
-    share = len(cases) / (len(cases) + _MEAN_PRIOR)
-    mean = (vectors.mean(axis=0, dtype=np.float64) * share).astype(np.float32)
-    plain = faiss.IndexFlatIP(vectors.shape[1])
-    plain.add(vectors)
-    centred = faiss.IndexFlatIP(vectors.shape[1])
-    centred.add(_normalised(vectors - mean))
-    return _View(cases, mean, plain, centred)
-
-
-def _normalised(vectors: Vectors) -> Vectors:
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.maximum(lengths, 1e-12), dtype=np.float32)
+def _flat(vectors: Sequence[Vectors]) -> faiss.IndexFlatIP:
+    index = faiss.IndexFlatIP(len(vectors[0]))
+    index.add(np.stack(vectors))
+    return index
 
 
 def _nearest(
@@ -242,7 +244,7 @@ def _nearest(
     parameters.sel = faiss.IDSelectorBatch(np.fromiter(allowed, np.int64, len(allowed)))
     asked = min(k + 1, len(allowed))
     while True:
-        scores, rows = index.search(vector, asked, params=parameters)
+        scores, rows = index.search(vector[np.newaxis], asked, params=parameters)
         rounded = np.round(scores[0].astype(np.float64), _DECIMALS)
         # ties that the cut would divide by chance are fetched whole
         if asked == len(allowed) or rounded[k - 1] > rounded[-1]:

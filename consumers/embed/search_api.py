@@ -86,7 +86,7 @@ class SearchRoutes:
         if data is None:
             raise RefusedError(422, "nothing_to_search", "send image_id, or a file")
         return Query(
-            await self._bench.vector(data),
+            await self._bench.embed(data),
             product=wanted.product or (subject.product if subject else None),
             defect_type=wanted.defect_type,
             sha256=subject.image.sha256 if subject else None,

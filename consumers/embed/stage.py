@@ -107,12 +107,12 @@ class EmbedStage:
         """Embed and search; each image on its own."""
         parts = self._parts
         started = parts.clock.monotonic()
-        vectors = parts.bench.encoder.encode([item.pixels for item in items])
+        embeddings = parts.bench.encoder.encode([item.pixels for item in items])
         found = []
-        for item, vector in zip(items, vectors, strict=True):
+        for item, embedding in zip(items, embeddings, strict=True):
             subject = item.subject
             query = Query(
-                vector,
+                embedding,
                 product=subject.product,
                 sha256=subject.image.sha256,
                 image_id=subject.image_id,

@@ -16,6 +16,7 @@ from adapters.clock import SystemClock
 from adapters.memory.objects import MemoryObjects
 from consumers.embed.cases import CaseIndexer, Workbench
 from consumers.embed.index import CaseIndex
+from consumers.embed.likeness import Embedding, normalised
 from pipeline.errors import PoisonError
 from schemas.configuration import CaseRegistered
 from schemas.images import ImageUploaded
@@ -35,14 +36,14 @@ class FakeEncoder:
     def __init__(self) -> None:
         self.embedded = 0
 
-    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    def encode(self, pictures: Sequence[NDArray[np.uint8]]) -> list[Embedding]:
         self.embedded += len(pictures)
         rows = [
             np.random.default_rng(int(picture[0, 0, 0])).standard_normal(self.dimension)
             for picture in pictures
         ]
-        drawn = np.array(rows, np.float32).reshape(-1, self.dimension)
-        return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+        nothing = np.empty((0, 0), np.float16)
+        return [Embedding(normalised(row.astype(np.float32)), nothing) for row in rows]
 
 
 class FakeLog:

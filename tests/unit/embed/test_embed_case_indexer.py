@@ -7,6 +7,7 @@ import pytest
 
 from consumers.embed.cases import pack, unpack
 from consumers.embed.index import Case, Query
+from consumers.embed.likeness import Embedding
 from pipeline.errors import DependencyDownError
 
 
@@ -110,14 +111,17 @@ async def test_vectors_of_another_model_are_never_restored(plant: Any) -> None:
 async def test_a_found_case_carries_what_was_decided(plant: Any) -> None:
     await plant.indexer.note(await plant.case("c", b"\x01", part_id="P-9"))
     async with plant.running():
-        vector = await plant.bench.vector(b"\x01")
-        (match,), _ = plant.index.search(Query(vector, "housing"))
+        embedding = await plant.bench.embed(b"\x01")
+        (match,), _ = plant.index.search(Query(embedding, "housing"))
         assert (match.case.action_taken, match.case.decision) == ("reworked", "ng")
         assert match.case.part_id == "P-9"
 
 
 def test_a_snapshot_of_other_dimensions_is_refused() -> None:
-    entry = (Case("c", "housing", "cases/x", "a" * 64), np.ones(4, np.float32))
+    entry = (
+        Case("c", "housing", "cases/x", "a" * 64),
+        Embedding(np.ones(4, np.float32), np.ones((3, 2), np.float16)),
+    )
     with pytest.raises(ValueError, match="expected 5 columns"):
         unpack(pack([entry]), 5)
     assert list(unpack(pack([entry]), 4)) == ["a" * 64]

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from consumers.embed.index import Case, CaseIndex, Query, Vectors
+from consumers.embed.index import Case, CaseIndex, Query
+from consumers.embed.likeness import MOST_MEMBERS, Embedding, normalised
 
 D = 16
 
@@ -16,12 +18,17 @@ def case(number: int, **changes: str) -> Case:
     return Case(f"case-{number:03}", image_key=f"cases/{number}", sha256=f"{number:064}", **fields)
 
 
-def vectors(count: int, seed: int = 0) -> Vectors:
-    drawn = np.random.default_rng(seed).standard_normal((count, D)).astype(np.float32)
-    return np.asarray(drawn / np.linalg.norm(drawn, axis=1, keepdims=True))
+def whole(vector: NDArray[np.floating[Any]]) -> Embedding:
+    """A picture of a model without cells."""
+    return Embedding(normalised(vector.astype(np.float32)), np.empty((0, 0), np.float16))
 
 
-def filled(count: int = 30, **changes: str) -> tuple[CaseIndex, Vectors]:
+def vectors(count: int, seed: int = 0) -> list[Embedding]:
+    drawn = np.random.default_rng(seed).standard_normal((count, D))
+    return [whole(row) for row in drawn]
+
+
+def filled(count: int = 30, **changes: str) -> tuple[CaseIndex, list[Embedding]]:
     index, drawn = CaseIndex(D, "model-1"), vectors(count)
     index.put([case(number, **changes) for number in range(count)], drawn)
     return index, drawn
@@ -34,7 +41,7 @@ def found(index: CaseIndex, query: Query) -> list[str]:
 def test_a_search_over_all_products_ranks_as_plain_cosines_do() -> None:
     index, drawn = filled()
     matches, _ = index.search(Query(drawn[3], k=5))
-    cosines = drawn @ drawn[3]
+    cosines = np.array([item.vector @ drawn[3].vector for item in drawn])
     assert [match.case.case_id for match in matches] == [
         f"case-{number:03}" for number in np.argsort(-cosines)[:5]
     ]
@@ -45,8 +52,7 @@ def test_within_a_product_the_part_that_all_cases_share_counts_for_nothing() -> 
     index = CaseIndex(D, "model-1")
     shared = np.zeros(D, np.float32)
     shared[0] = 30
-    drawn = vectors(20) + shared
-    drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+    drawn = [whole(item.vector + shared) for item in vectors(20)]
     index.put([case(number) for number in range(20)], drawn)
     plain = index.search(Query(drawn[0], sha256=f"{0:064}"))[0]
     relative = index.search(Query(drawn[0], "housing", sha256=f"{0:064}"))[0]
@@ -89,11 +95,11 @@ def test_another_product_is_never_found() -> None:
 
 def test_a_minimum_similarity_may_leave_nothing() -> None:
     index, drawn = filled()
-    assert found(index, Query(-drawn[0], "housing", min_similarity=0.99)) == []
+    assert found(index, Query(whole(-drawn[0].vector), "housing", min_similarity=0.99)) == []
 
 
 def test_equal_similarities_are_ordered_by_case_id_whatever_the_order_of_arrival() -> None:
-    same = np.repeat(vectors(1), 12, axis=0)
+    same = vectors(1) * 12
     forward, backward = CaseIndex(D, "m"), CaseIndex(D, "m")
     forward.put([case(n) for n in range(12)], same)
     backward.put([case(n) for n in reversed(range(12))], same)
@@ -164,3 +170,51 @@ def test_searches_beside_writes_always_see_whole_cases() -> None:
     for reader in readers:
         reader.join()
     assert failures == []
+
+
+CELLS, CHANNELS = 100, 16
+
+
+def photo(seed: int, *, defect: int | None = None, place: int = 0) -> Embedding:
+    """Photos of one part: the same cells but for noise, and six odd ones of a defect's kind."""
+    part = np.random.default_rng(99).standard_normal((CELLS, CHANNELS))
+    cells = part + np.random.default_rng(seed).standard_normal((CELLS, CHANNELS)) * 0.2
+    if defect is not None:
+        look = np.random.default_rng(1000 + defect).standard_normal(CHANNELS) * 3
+        cells[place : place + 6] += look
+    return Embedding(normalised(cells.mean(axis=0).astype(np.float32)), cells.astype(np.float16))
+
+
+def test_a_small_defect_finds_its_own_kind_wherever_it_lies() -> None:
+    index = CaseIndex(CHANNELS, "model-1")
+    kinds = [number % 3 for number in range(18)]
+    index.put(
+        [case(number, defect_type=f"kind-{kind}") for number, kind in enumerate(kinds)],
+        [photo(n, defect=kind, place=5 * n) for n, kind in enumerate(kinds)],
+    )
+    for trial in range(9):
+        query = Query(photo(500 + trial, defect=trial % 3, place=3 + 10 * trial), "housing", k=3)
+        matches, _ = index.search(query)
+        assert {match.case.defect_type for match in matches} == {f"kind-{trial % 3}"}
+        good = index.search(Query(photo(900 + trial), "housing", k=1))[0][0]
+        assert good.similarity < matches[0].similarity - 0.1
+
+
+def test_the_first_case_of_a_product_can_be_found() -> None:
+    index = CaseIndex(CHANNELS, "model-1")
+    index.put([case(0)], [photo(0, defect=1)])
+    (match,), _ = index.search(Query(photo(1, defect=1), "housing"))
+    assert 0.3 < match.similarity <= 1
+
+
+def test_answers_do_not_depend_on_the_order_of_arrival_even_beyond_the_reference() -> None:
+    count = MOST_MEMBERS + 20
+    pictures = [photo(n, defect=n % 4, place=n) for n in range(count)]
+    forward, backward = CaseIndex(CHANNELS, "m"), CaseIndex(CHANNELS, "m")
+    query = Query(photo(777, defect=2, place=40), "housing", k=7)
+    forward.put([case(n) for n in range(count)], pictures)
+    for n in reversed(range(count)):
+        backward.put([case(n)], [pictures[n]])
+        if n % 9 == 0:
+            backward.search(query)
+    assert forward.search(query) == backward.search(query)
