@@ -39,6 +39,7 @@ Mode = Literal[
     "broken_json",  # an event that is no JSON
     "error_event",  # TGI's error inside a stream of status 200
     "overloaded_event",  # the same for too many requests
+    "no_listing",  # /v1/models fails (transformers serve without a hub cache), chat works
     "no_template",  # the chat route knows no template; generate_stream works
 ]
 
@@ -175,6 +176,8 @@ class ScriptedLlm:
             await _send_json(writer, 200, {})
         elif path == "/info":
             await _send_json(writer, 200, {"model_id": self.model, "version": "3.3.7"})
+        elif path == "/v1/models" and mode == "no_listing":
+            await _send_json(writer, 500, {"error": "Internal Server Error"})
         elif path == "/v1/models":
             await _send_json(writer, 200, {"object": "list", "data": [{"id": self.model}]})
         else:

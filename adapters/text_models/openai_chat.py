@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from adapters.text_models.deadlines import within_limits
-from adapters.text_models.failures import BrokenAnswerError, status_of, to_check_error
+from adapters.text_models.failures import BrokenAnswerError, kind_of, to_check_error
 from adapters.text_models.server import LlmServer
 from pipeline.errors import ConfigError
 
@@ -98,7 +98,9 @@ class OpenAiChatModel:
         try:
             answer = await self._server.get_json("/v1/models")
         except httpx.HTTPStatusError as error:
-            if status_of(error) == 404:  # the listing is optional, the chat route is not
-                return []
-            raise
+            # The listing is optional, the chat route is not: some servers have none (404), and
+            # transformers serve answers 500 on a machine without a hub cache.
+            if kind_of(error, received=False) in ("away", "credentials"):
+                raise
+            return []
         return [str(row["id"]) for row in answer["data"]]

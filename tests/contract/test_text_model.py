@@ -188,6 +188,12 @@ async def test_a_check_names_a_model_that_is_not_served() -> None:
             await model.check()
 
 
+async def test_a_server_that_cannot_list_its_models_still_answers() -> None:
+    async with opened("openai", "no_listing") as (model, server):
+        assert await text_of(model)
+        assert await model.check() == "openai"
+
+
 async def test_tgi_without_a_chat_template_uses_its_plain_route() -> None:
     async with opened("tgi", "no_template") as (model, server):
         assert "causes | " in await text_of(model)
