@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.samples import prepare as module
-from app.samples.catalog import BEARING_HOUSING, CONNECTOR, PRODUCTS
+from app.samples.catalog import BEARING_HOUSING, CONNECTOR, PRODUCTS, SampleProduct
 from app.samples.contact_sheet import contact_sheet
 from app.samples.split import pictures, read_held_out, split
 
@@ -83,7 +83,7 @@ def test_a_second_run_changes_nothing_and_a_lost_picture_is_drawn_again(
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.manuals)
 @pytest.mark.parametrize(("language", "sections"), [("ko", SECTIONS_KO), ("en", SECTIONS_EN)])
 def test_manuals_say_for_each_defect_what_to_do_with_numbers_and_units(
-    product: module.SampleProduct, language: str, sections: tuple[str, ...]
+    product: SampleProduct, language: str, sections: tuple[str, ...]
 ) -> None:
     path = Path(module.__file__).parent / "manuals" / f"{product.manuals}.{language}.md"
     text = path.read_text("utf-8")
