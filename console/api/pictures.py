@@ -129,14 +129,14 @@ def build_pictures_router(needs: ConsoleNeeds, desk: PictureDesk) -> APIRouter:
     async def heatmap(
         image_id: ImageIdPath, request: Request, event_id: _EventId = None
     ) -> Response:
-        scored = _verdict_of(await known_image(inspections, image_id), event_id)
-        key = scored["heatmap_key"]
+        if event_id is None:
+            scored = _verdict_of(await known_image(inspections, image_id), None)
+            key, etag = scored["heatmap_key"], scored["event_id"]
+        else:
+            # The feed is faster than the tables: a page asks before the verdict is in them.
+            key, etag = f"heatmaps/{event_id}.png", event_id
         return await answer(
-            request,
-            lambda: store.get(key),
-            "image/png",
-            etag=scored["event_id"],
-            is_fixed=event_id is not None,
+            request, lambda: store.get(key), "image/png", etag=etag, is_fixed=event_id is not None
         )
 
     @router.get("/v1/images/{image_id}/overlay", summary="JPEG of picture, heatmap and regions")
