@@ -259,7 +259,8 @@ class ScriptedLlm:
         return "\n".join(lines)
 
     def _sentence(self, body: str, index: int, mode: Mode) -> str:
-        sentences = [line.strip() for line in body.split("\n") if len(line.strip()) > 8]
+        parts = re.split(r"\n|(?<=[.])\s+", body)
+        sentences = [part.strip() for part in parts if len(part.strip()) > 8]
         sentence = sentences[index % len(sentences)].rstrip(".") if sentences else body
         if mode == "invented_numbers":
             return f"{sentence} 4711 mm."

@@ -189,7 +189,7 @@ async def test_a_check_names_a_model_that_is_not_served() -> None:
 
 
 async def test_a_server_that_cannot_list_its_models_still_answers() -> None:
-    async with opened("openai", "no_listing") as (model, server):
+    async with opened("openai", "no_listing") as (model, _):
         assert await text_of(model)
         assert await model.check() == "openai"
 
