@@ -35,23 +35,13 @@ def inspect(
 
     Args:
         extractor: the network that made the banks.
-        images: (H, W, 3) uint8 RGB each, with its product's bank; one bank's images share a search.
+        images: (H, W, 3) uint8 RGB each, with its product's bank.
     """
     grids = extractor.patches([pixels for pixels, _ in images])
-    by_bank: dict[int, list[int]] = {}
-    for index, (_, bank) in enumerate(images):
-        by_bank.setdefault(id(bank), []).append(index)
-    distances: dict[int, torch.Tensor] = {}
-    for members in by_bank.values():
-        bank = images[members[0]][1]
-        queries = torch.cat([grids[index].patches for index in members]) * bank.scale
-        found = nearest(queries, bank.vectors, bank.squared_norms)
-        sizes = [len(grids[index].patches) for index in members]
-        distances.update(zip(members, torch.split(found.distances, sizes), strict=True))
     top_fraction = extractor.recipe.top_fraction
     return [
-        _find(pixels.shape, bank, grids[index], distances[index], top_fraction)
-        for index, (pixels, bank) in enumerate(images)
+        _find(pixels.shape, bank, grid, top_fraction)
+        for (pixels, bank), grid in zip(images, grids, strict=True)
     ]
 
 
@@ -59,9 +49,10 @@ def _find(
     shape: tuple[int, ...],
     bank: MemoryBank,
     grid: PatchGrid,
-    distances: torch.Tensor,
     top_fraction: float,
 ) -> Finding:
+    # One image has two thousand queries: a search shared with others would gain nothing.
+    distances = nearest(grid.patches * bank.scale, bank.vectors, bank.squared_norms).distances
     calibration = bank.calibration
     extent = Extent(shape[0], shape[1], grid.cell_px)
     heat = anomaly_map(distances, grid.rows, grid.columns)

@@ -95,7 +95,7 @@ class AnomalyStage:
         return AnomalyItem(pixels, bank, product)
 
     def infer(self, items: Sequence[AnomalyItem]) -> Sequence[Judged]:
-        """Inspect images; those of one bank share a search."""
+        """Inspect images, each against the bank that it was loaded with."""
         parts = self._parts
         started = parts.clock.monotonic()
         findings = inspect(parts.extractor, [(item.pixels, item.bank) for item in items])
