@@ -99,8 +99,8 @@ def draw(defect: str | None, seed: int) -> Photo:
     metal *= 1 - 0.7 * pose.place(damage.dark)
     colour = _tint(metal, steel)
     colour *= (1 - 0.93 * np.maximum(hole - bright, 0))[..., None]
-    scene = surface.blend(_bench(rng, outline), colour, np.maximum(outline, bright))
-    marked = surface.crop(pose.place(damage.mask)) > 0.35
+    scene = surface.blend(_bench(rng, outline), colour, outline)
+    marked = surface.crop(pose.place(damage.mask * part.outline)) > 0.35
     return Photo(surface.expose(rng, scene), marked)
 
 
