@@ -59,6 +59,14 @@ class Client:
 
     def call(self, method: str, path: str, **arguments: Any) -> Json:
         """Send one request and return its JSON."""
+        answer = self._request(method, path, **arguments)
+        return dict(answer.json()) if answer.content else {}
+
+    def download(self, path: str) -> bytes:
+        """Return the bytes of a file."""
+        return self._request("GET", path).content
+
+    def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         deadline = time.monotonic() + _GIVE_UP_S
         while True:
             try:
@@ -71,7 +79,7 @@ class Client:
             time.sleep(min(float(answer.headers.get("Retry-After", "1")), 5.0))
         if answer.is_error:
             raise _refusal(answer)
-        return dict(answer.json()) if answer.content else {}
+        return answer
 
     def get(self, path: str, **query: Any) -> Json:
         """GET; query values that are None are left out."""

@@ -1,0 +1,126 @@
+"""`lineside manuals import|list|search`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from app.cli.output import table
+from app.client import Client
+from consumers.llm.manual_files import read_manual
+from consumers.llm.manuals import Chunk, chunk_manual
+from consumers.llm.retrieval import ManualIndex
+from consumers.llm.tokens import choose_tokenizer
+from schemas.configuration import ManualPublished
+
+_URL = click.option("--url", help="Where Lineside listens; the local one by default.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group("manuals")
+def manuals() -> None:
+    """Manuals, which reports are written from."""
+
+
+@manuals.command("import")
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--product", required=True)
+@click.option("--title", help="Shown in citations; the file's own by default.")
+@click.option("--language", type=click.Choice(["ko", "en"]))
+@click.option("--revision")
+@_URL
+@_JSON
+def import_manuals(
+    *,
+    files: tuple[Path, ...],
+    product: str,
+    title: str | None,
+    language: str | None,
+    revision: str | None,
+    url: str | None,
+    as_json: bool,
+) -> int:
+    """Add .md, .txt or .pdf manuals; the same file name is the next version of a manual."""
+    fields = {"title": title, "language": language, "revision": revision}
+    with Client(url) as client:
+        results = client.send_files(
+            f"/v1/products/{product}/manuals",
+            files,
+            fields={name: value for name, value in fields.items() if value},
+        )
+    if as_json:
+        click.echo(json.dumps({"files": results}, ensure_ascii=False))
+    else:
+        for item in results:
+            click.echo(f"{item['result']:9} {item['name']}  {item.get('detail') or ''}")
+    return 1 if any(item["result"] == "refused" for item in results) else 0
+
+
+@manuals.command("list")
+@click.argument("product")
+@_URL
+@_JSON
+def list_manuals(*, product: str, url: str | None, as_json: bool) -> None:
+    """List the manuals of a product."""
+    with Client(url) as client:
+        found = list(client.pages(f"/v1/products/{product}/manuals", "manuals"))
+    if as_json:
+        click.echo(json.dumps({"manuals": found}, ensure_ascii=False))
+        return
+    rows = [
+        [m["manual_id"], m["title"], m["revision"], m["language"], m["file_name"]] for m in found
+    ]
+    table(["manual", "title", "revision", "language", "file"], rows)
+
+
+@manuals.command("search")
+@click.argument("query")
+@click.option("--product", required=True)
+@click.option("-k", default=5, show_default=True, type=click.IntRange(1, 50))
+@_URL
+@_JSON
+def search(*, query: str, product: str, k: int, url: str | None, as_json: bool) -> None:
+    """Find the passages that a report on QUERY would be written from."""
+    with Client(url) as client:
+        chunks = [chunk for manual in _manuals_of(client, product) for chunk in manual]
+    hits = ManualIndex(chunks, choose_tokenizer()).search(query, limit=k)
+    if as_json:
+        found = [
+            {
+                "score": round(hit.score, 3),
+                "document": hit.chunk.document,
+                "page": hit.chunk.page,
+                "section": " > ".join(hit.chunk.section),
+                "text": hit.chunk.text,
+            }
+            for hit in hits
+        ]
+        click.echo(json.dumps({"results": found}, ensure_ascii=False))
+        return
+    for hit in hits:
+        click.echo(
+            f"{hit.score:6.2f}  {hit.chunk.document} p. {hit.chunk.page}  "
+            f"{' > '.join(hit.chunk.section)}\n        {hit.chunk.text}\n"
+        )
+
+
+def _manuals_of(client: Client, product: str) -> list[tuple[Chunk, ...]]:
+    cut = []
+    for row in client.pages(f"/v1/products/{product}/manuals", "manuals"):
+        manual = ManualPublished.model_validate(_event_fields(row))
+        data = client.download(row["file_url"])
+        text = read_manual(data, file_name=manual.file_name, content_type=manual.content_type)
+        cut.append(chunk_manual(manual, text))
+    return cut
+
+
+def _event_fields(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "file_url"}
+
+
+COMMANDS = {"manuals": manuals}
