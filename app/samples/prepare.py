@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 
-VERSION = 4  # counts up when the drawn pictures or the layout change
+VERSION = 5  # counts up when the drawn pictures or the layout change
 NORMALS = 160
 DEFECTS_PER_TYPE = 14
 _MOST_PROCESSES = 8
