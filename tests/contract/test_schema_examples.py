@@ -28,9 +28,8 @@ def test_a_golden_message_still_parses(path: Path) -> None:
 
 def test_golden_messages_are_immutable() -> None:
     """A line is only ever added to SHA256SUMS."""
-    listed = dict(
-        reversed(line.split("  ", 1)) for line in (EXAMPLES / "SHA256SUMS").read_text().splitlines()
-    )
+    lines = (EXAMPLES / "SHA256SUMS").read_text().splitlines()
+    listed = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     found = {
         str(path.relative_to(EXAMPLES)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in FILES

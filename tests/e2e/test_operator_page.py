@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
 from playwright.async_api import Error as PlaywrightError
 
 from adapters.kafka.connection import KafkaConnection
@@ -34,7 +34,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--disable-quic",
 ]  # fmt: skip
-WIDE = {"width": 1920, "height": 1080}
+WIDE: ViewportSize = {"width": 1920, "height": 1080}
 # Heartbeats come every 5 s; the page calls itself stale after 10 s without one.
 STALE_WITHIN_MS = 20_000
 ARRIVES_WITHIN_MS = 30_000
