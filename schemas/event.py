@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID, uuid5
 
@@ -69,3 +70,15 @@ def origin_of(event: ImageEvent) -> dict[str, object]:
     if isinstance(event, StageEvent):
         return {"origin_event_id": event.origin_event_id, "origin_at": event.origin_at}
     return {"origin_event_id": event.event_id, "origin_at": event.occurred_at}
+
+
+def result_fields(stage: str, trigger: ImageEvent, now: datetime) -> dict[str, Any]:
+    """Fields that everything a stage says of an image carries, from the event that it consumed."""
+    return {
+        "event_id": derived_event_id(stage, trigger.event_id),
+        "occurred_at": now,
+        "subject": trigger.subject,
+        "stage": stage,
+        "trigger_event_id": trigger.event_id,
+        **origin_of(trigger),
+    }

@@ -22,7 +22,7 @@ from pipeline.ports import BlobStore, Clock
 from pipeline.stage import Settled
 from schemas.anomalies import ImageScored
 from schemas.configuration import ProductConfigured
-from schemas.event import Event, derived_event_id, origin_of
+from schemas.event import Event, result_fields
 from schemas.images import ImageSkipped, ImageUploaded, InspectionRequested
 from schemas.subject import Subject
 
@@ -139,14 +139,8 @@ class AnomalyStage:
 
     def _facts(self, event: ImageUploaded | InspectionRequested) -> dict[str, Any]:
         """Fields that every output of this stage carries."""
-        return {
-            "event_id": derived_event_id(self.name, event.event_id),
-            "occurred_at": self._parts.clock.now(),
-            "subject": _subject(event),
-            "stage": self.name,
-            "trigger_event_id": event.event_id,
-            **origin_of(event),
-        }
+        fields = result_fields(self.name, event, self._parts.clock.now())
+        return fields | {"subject": _subject(event)}
 
     def _error(
         self, event: ImageUploaded | InspectionRequested, product: ProductConfigured, reason: str

@@ -18,7 +18,7 @@ from pipeline.errors import PoisonError
 from pipeline.ports import Clock
 from pipeline.stage import Settled
 from schemas.embeddings import ImageEmbedded, Neighbour
-from schemas.event import Event, derived_event_id, origin_of
+from schemas.event import Event, result_fields
 from schemas.images import ImageUploaded
 from schemas.subject import Subject
 
@@ -132,12 +132,7 @@ class EmbedStage:
         encoder = self._parts.bench.encoder
         vote = vote_on(result.matches, encoder.close_similarity)
         return ImageEmbedded(
-            event_id=derived_event_id(STAGE, event.event_id),
-            occurred_at=self._parts.clock.now(),
-            subject=event.subject,
-            stage=STAGE,
-            trigger_event_id=event.event_id,
-            **origin_of(event),
+            **result_fields(STAGE, event, self._parts.clock.now()),
             model=encoder.name,
             index_version=result.index_version,
             timings_ms=result.timings_ms,

@@ -22,7 +22,7 @@ from pipeline.stage import Settled
 from schemas.anomalies import ImageScored
 from schemas.configuration import ProductConfigured
 from schemas.embeddings import ImageEmbedded
-from schemas.event import Event, ImageEvent, derived_event_id, origin_of
+from schemas.event import Event, ImageEvent, derived_event_id, result_fields
 from schemas.images import ImageSkipped, InspectionRequested
 from schemas.reports import ImageExplained
 
@@ -113,12 +113,7 @@ class LlmStage:
         report = await self._explainer.explain(item.finding, item.index, preview, timings)
         return ImageExplained.model_validate(
             {
-                "event_id": report_id,
-                "occurred_at": clock.now(),
-                "subject": trigger.subject,
-                "stage": NAME,
-                "trigger_event_id": trigger.event_id,
-                **origin_of(trigger),
+                **result_fields(NAME, trigger, clock.now()),
                 "report": report,
                 "model": report.model,
                 "refused": report.refused,
@@ -181,12 +176,7 @@ class LlmStage:
     ) -> ImageSkipped:
         return ImageSkipped.model_validate(
             {
-                "event_id": derived_event_id(NAME, event.event_id),
-                "occurred_at": self._world.clock.now(),
-                "subject": event.subject,
-                "stage": NAME,
-                "trigger_event_id": event.event_id,
-                **origin_of(event),
+                **result_fields(NAME, event, self._world.clock.now()),
                 "reason": reason,
                 "configuration_revision": product.revision,
             }
