@@ -126,7 +126,7 @@ async def test_nothing_flows_before_the_listener_has_taken_the_partitions(log: L
             while len(seen) < 10:
                 seen.extend(await source.poll(100, 0.1))
 
-    reading = asyncio.create_task(read())
+    reading = asyncio.create_task(attempt())
     await asyncio.sleep(0.6)
     assert not seen
     may_go_on.set()
