@@ -25,7 +25,8 @@ _PROJECTED_DIMENSIONS = 128
 # candidates' mutual distances (64 MB) stay cheap beside that pass.
 _CANDIDATES = 4096
 _ROWS_AT_ONCE = 16_384
-_QUERIES_AT_ONCE = 2048
+# Their distances to some thousand vectors stay in the cache: a third faster than all at once.
+_QUERIES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
