@@ -12,6 +12,7 @@ from consumers.anomaly.features import open_extractor
 from consumers.anomaly.fit import FitParts
 from consumers.anomaly.fitting import model_name, plan_for
 from consumers.anomaly.stage import AnomalyParts
+from pipeline.errors import ConfigError
 from pipeline.replica import Replica
 
 
@@ -28,6 +29,10 @@ class AnomalyRole:
 def build_parts(kit: Kit) -> AnomalyRole:
     """Load the backbone and put the parts together; takes seconds."""
     chosen = kit.settings.anomaly
+    if chosen.precision != "fp32":
+        raise ConfigError(
+            "LINESIDE_ANOMALY__PRECISION=fp16: not shown to give the same verdicts yet; use fp32"
+        )
     weights = load_weights(chosen.backbone, chosen.weights)
     extractor = open_extractor(chosen.backbone, weights.state_dict, weights.sha256)
     store = kit.resources.objects

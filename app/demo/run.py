@@ -58,7 +58,7 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
     async with running_system(settings, environment=environment, on_step=say) as running:
         say(f"the page is at {options.shown_url or running.url + '/'}")
         folders = [f for f in read_data_folder(data) if (f.path / "product.json").is_file()]
-        plans = [_plan(data, folder) for folder in folders]
+        plans = [plan_of(data, folder) for folder in folders]
         taught = await asyncio.to_thread(_import_all, running.url, options.token, plans)
         items = [item for plan in plans for item in _held_out(data, plan.folder)]
         random.Random(1).shuffle(items)  # noqa: S311 - an order, no secret
@@ -93,7 +93,7 @@ def _speaker() -> Callable[[str], None]:
     return say
 
 
-def _plan(data: Path, folder: ProductFolder) -> ImportPlan:
+def plan_of(data: Path, folder: ProductFolder) -> ImportPlan:
     """Teach what is not judged later."""
     chosen = split(data, folder.code)
     cases = set(chosen.cases)
