@@ -31,6 +31,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ignore = shutil.ignore_patterns("node_modules", "dist", "__pycache__", "web")
     for name in PACKAGES:
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
+    for stage in (folder / "consumers").iterdir():
+        if stage.is_dir():
+            (stage / "__init__.py").touch()  # a stage of one file has none, and would go unseen
     shutil.copy(ROOT / "pyproject.toml", folder)
     return folder
 
