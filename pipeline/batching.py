@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.errors import TransientError
+from pipeline.errors import DependencyDownError
 
 
 class StageLawError(Exception):
@@ -27,8 +27,8 @@ class Bisection:
     """Splits a failed batch until the guilty items stand alone; the others get results.
 
     Ask `span()` for what to infer next, then report `succeeded` or `failed`. One guilty item
-    among n costs about 2 log2(n) extra calls. A transient failure is no item's fault: it ends the
-    search for all items of its span.
+    among n costs about 2 log2(n) extra calls. An outage is no item's fault: it ends the search
+    for all items of its span.
 
     Attributes:
         results: by index, None where there is none.
@@ -53,7 +53,7 @@ class Bisection:
     def failed(self, error: Exception) -> None:
         """Take the failure of the current span: it is one item's, or it is split."""
         span = self._spans.pop()
-        if isinstance(error, TransientError) or len(span) == 1:
+        if isinstance(error, DependencyDownError) or len(span) == 1:
             self.errors |= dict.fromkeys(span, error)
             return
         middle = (span.start + span.stop) // 2

@@ -65,13 +65,20 @@ class Breakers:
         if culprit is self._probe:
             self._probe = None
         self.all_closed = False
-        return max(breaker.retry_at for breaker in self._by_name.values())
+        return max(one.retry_at for one in self._by_name.values())
+
+    @property
+    def retry_at(self) -> float | None:
+        """When the next probe may go, None when all are closed."""
+        if self.all_closed:
+            return None
+        return max(one.retry_at for one in self._by_name.values())
 
     def admits(self, now: float) -> bool:
         """Whether an event may start: all closed, or it is time for the one probe."""
         if self.all_closed:
             return True
-        return self._probe is None and all(now >= one.retry_at for one in self._by_name.values())
+        return self._probe is None and now >= (self.retry_at or 0.0)
 
     def started(self, work: object) -> None:
         """Note that `work` was admitted; while not all are closed it is the probe."""

@@ -211,6 +211,7 @@ class Dispatch:
     def drop(self, work: Work) -> None:
         """Give an event back to the log: its partition goes, whoever gets it reads it again."""
         self._leave(work, State.GONE)
+        self.wake.load()
 
     def assign(self, partition: Partition) -> None:
         """Take a partition; one that is still here under its place counts no more."""
@@ -357,6 +358,7 @@ class Dispatch:
             if is_due and not work.line.blocks(work) and not work.partition.closing:
                 work.state = State.QUEUED
                 self.queue.put_back([work])
-        if self._held.next_due is not None:
-            self._alarm.set(self._held.next_due)
+        for due in (self._held.next_due, self.breakers.retry_at):
+            if due is not None and due > now:
+                self._alarm.set(due)
         self.wake.load()

@@ -70,6 +70,8 @@ class Alarm:
         self._task = self._due = None
 
     async def _wait(self, due: float) -> None:
-        await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+        # A sleep may end a little early; ringing then would find nothing due, and ring no more.
+        while (left_s := due - self._clock.monotonic()) > 0:
+            await self._clock.sleep(max(left_s, 0.001))
         self._task = self._due = None
         self._ring()

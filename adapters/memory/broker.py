@@ -26,6 +26,7 @@ class MemoryBroker:
         is_down: every call raises DependencyDownError while True.
         clock: the broker's time.
         refuse: called with every message to be published; what it returns is raised.
+        watch_commit: called with every commit before it is taken.
         commits: every commit taken, in order, as (group, place, commit).
     """
 
@@ -40,6 +41,7 @@ class MemoryBroker:
         self.news = 0
         self.is_down = False
         self.refuse: Callable[[Message], Exception | None] = lambda _: None
+        self.watch_commit: Callable[[TopicPartition, Commit], None] = lambda _place, _commit: None
         self.commits: list[tuple[str, TopicPartition, Commit]] = []
 
     # -- what a test looks at ---------------------------------------------------------------

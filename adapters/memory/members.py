@@ -111,6 +111,7 @@ class GroupMember:
             if place not in self._cursor.positions:
                 raise TransientError(f"{place} is not assigned; nothing was committed")
         for place, commit in offsets.items():
+            self._broker.watch_commit(place, commit)
             self._group.committed[place] = commit
             self._broker.commits.append((self._group.name, place, commit))
 

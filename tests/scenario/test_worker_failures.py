@@ -245,6 +245,28 @@ async def test_an_outage_buries_nothing_counts_nothing_and_heals_by_itself(where
     assert sorted(rig.outputs()) == sorted(f"p{number}" for number in range(40))
 
 
+async def test_a_probe_goes_in_time_although_a_held_event_is_due_before() -> None:
+    rig, stage = Rig(partitions=1), ScriptedStage()
+    transient, outage = iter([TransientError()]), iter([DependencyDownError("objects")])
+    stage.fault_in_load = lambda part: next(transient if part == "a" else outage, None)
+    rig.send_parts("a", station="A")
+    rig.send_parts("b", station="B")
+    async with rig.running(rig.worker(stage)):
+        await rig.until(rig.all_committed, limit_s=5)
+    assert sorted(rig.outputs()) == ["a", "b"]
+
+
+async def test_a_lasting_transient_failure_in_infer_is_its_own_and_not_its_neighbours() -> None:
+    rig, stage = Rig(partitions=1), ScriptedStage()
+    stage.fault_in_infer = only("b", TransientError("out of memory"))
+    for part in "abc":
+        rig.send_parts(part, station=part)
+    async with rig.running(rig.worker(stage)):
+        await rig.until(lambda: sorted(rig.outputs()) == ["a", "c"], limit_s=1)
+        await rig.until(rig.all_committed)
+    assert rig.buried() == {"b": "retries_exhausted"}
+
+
 async def test_attempts_before_an_outage_are_not_added_to_by_it() -> None:
     rig, stage = Rig(partitions=1), ScriptedStage()
     script = [KeyError()] + [DependencyDownError("objects")] * 5 + [KeyError(), None]
