@@ -15,7 +15,7 @@ from adapters.weights import load_weights
 from app.resources import bootstrap_servers, kafka_connection, open_store
 from app.settings import Settings
 from app.text_models import build_text_model
-from pipeline.errors import ConfigError, DependencyDownError, LinesideError, PoisonError
+from pipeline.errors import ConfigError, DependencyDownError, LinesideError
 
 _LIMIT_S = 15.0
 _LOW_DISK_BYTES = 5_000_000_000
@@ -51,23 +51,44 @@ async def examine(settings: Settings) -> list[Finding]:
     )
 
 
+# How servers say that they do not know us; "connection refused" is none of them.
+_REFUSALS = (
+    "signaturedoesnotmatch", "invalidaccesskeyid", "accessdenied", "access denied", "credential",
+    "password", "authentication", "unauthorized", "forbidden", "sasl",
+)  # fmt: skip
+_SETTINGS = {
+    "broker": "LINESIDE_KAFKA__*",
+    "storage": "LINESIDE_OBJECTS__URL, __ACCESS_KEY and __SECRET_KEY",
+    "database": "LINESIDE_DATABASE__URL",
+    "llm server": "LINESIDE_LLM__BASE_URL and __API_KEY",
+    "embed weights": "LINESIDE_EMBED__MODEL and __WEIGHTS",
+    "anomaly weights": "LINESIDE_ANOMALY__BACKBONE and __WEIGHTS",
+}
+
+
 async def _one(name: str, check: Awaitable[str]) -> Finding:
     try:
         async with asyncio.timeout(_LIMIT_S):
             detail = await check
-    except DependencyDownError as error:
-        return Finding(name, "away", str(error))
-    except ConfigError as error:
-        refused = any(word in str(error).lower() for word in ("credential", "refuse", "denied"))
-        return Finding(name, "refused" if refused else "wrong", str(error))
     except TimeoutError:
-        return Finding(name, "away", f"no answer within {_LIMIT_S:.0f} s; is its address right?")
-    except PoisonError as error:
-        return Finding(name, "refused" if error.reason == "access_denied" else "wrong", str(error))
+        return Finding(name, "away", f"no answer within {_LIMIT_S:.0f} s; {_what_to_do(name)}")
     except LinesideError as error:
-        return Finding(name, "wrong", str(error))
+        return _as_finding(name, error)
     warned = detail.startswith("warning: ")
     return Finding(name, "warning" if warned else "ok", detail.removeprefix("warning: "))
+
+
+def _as_finding(name: str, error: LinesideError) -> Finding:
+    text = str(error)
+    if any(word in text.lower() for word in _REFUSALS):
+        return Finding(name, "refused", f"{text}; {_what_to_do(name)}")
+    if isinstance(error, DependencyDownError):
+        return Finding(name, "away", f"{text}; start it, or {_what_to_do(name)}")
+    return Finding(name, "wrong", text)
+
+
+def _what_to_do(name: str) -> str:
+    return f"correct {_SETTINGS[name]}" if name in _SETTINGS else "try again"
 
 
 async def _broker(settings: Settings) -> str:
