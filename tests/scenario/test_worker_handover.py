@@ -60,6 +60,15 @@ async def test_work_that_outlasts_the_budget_is_abandoned_and_redelivered() -> N
     assert rig.outputs() == ["stuck"]
 
 
+async def test_a_stop_commits_nothing_that_was_not_acknowledged() -> None:
+    rig, stage = Rig(partitions=1), ScriptedStage()
+    rig.broker.refuse = lambda _: TransientError("not enough replicas")
+    rig.send_parts("a", "b")
+    async with rig.running(rig.worker(stage, drain_budget_s=2)):
+        await rig.until(lambda: stage.saves == ["a", "b"])
+    assert rig.committed() == 0
+
+
 async def test_a_stop_during_an_outage_of_the_broker_ends_within_the_budget() -> None:
     rig, stage = Rig(partitions=1), ScriptedStage()
     rig.send_parts("a")

@@ -1,0 +1,207 @@
+"""One-line mutations of the shipped worker, each with the promise that must catch it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_FAILURES = "tests/scenario/test_worker_failures.py::"
+_FLOW = "tests/scenario/test_worker_flow.py::"
+_HANDOVER = "tests/scenario/test_worker_handover.py::"
+
+
+class Mutation(NamedTuple):
+    """In `file`, `shipped` becomes `mutant`; then `caught_by` must fail."""
+
+    name: str
+    file: str
+    shipped: str
+    mutant: str
+    caught_by: str
+
+
+MUTATIONS = (
+    Mutation(
+        "offsets are freed before outputs are acknowledged",
+        "pipeline/dispatch.py",
+        "self._outgoing.append(work)",
+        "self._outgoing.append(work); work.partition.tracker.finish(work.offset)",
+        _HANDOVER + "test_a_stop_commits_nothing_that_was_not_acknowledged",
+    ),
+    Mutation(
+        "bare commit: what was fetched is committed",
+        "pipeline/work.py",
+        "offset = self.tracker.frontier",
+        "offset = self.tracker._next",
+        _FLOW + "test_a_slow_load_delays_only_its_own_key",
+    ),
+    Mutation(
+        "the frontier passes unfinished offsets",
+        "pipeline/offsets.py",
+        "if not unfinished or unfinished[0] != offset:",
+        "if not unfinished:",
+        _FLOW + "test_a_slow_load_delays_only_its_own_key",
+    ),
+    Mutation(
+        "ack on error",
+        "pipeline/dispatch.py",
+        "self._hold(work, verdict, error)",
+        "self.finished(work, None, ordered=False)",
+        _FAILURES + "test_a_transient_failure_is_retried_and_later_events_of_its_key_wait",
+    ),
+    Mutation(
+        "poison is swallowed",
+        "pipeline/dispatch.py",
+        "self.finished(work, letter, ordered=False)",
+        "self.finished(work, None, ordered=False)",
+        _FAILURES + "test_a_poison_image_does_not_bury_its_batch",
+    ),
+    Mutation(
+        "a failed batch is buried whole",
+        "pipeline/batching.py",
+        "or len(span) == 1:",
+        "or True:",
+        _FAILURES + "test_a_poison_image_does_not_bury_its_batch",
+    ),
+    Mutation(
+        "results are not counted",
+        "pipeline/batching.py",
+        "if len(results) != len(items):",
+        "if False:",
+        _FAILURES + "test_an_infer_that_returns_too_few_results_buries_only_what_it_cannot_answer",
+    ),
+    Mutation(
+        "a transient failure is buried at once",
+        "pipeline/retries.py",
+        'delay_s, reason = ladder.delay_s(attempts), "retries_exhausted"',
+        'delay_s, reason = None, "retries_exhausted"',
+        _FAILURES + "test_a_transient_failure_is_retried_and_later_events_of_its_key_wait",
+    ),
+    Mutation(
+        "attempts are not counted",
+        "pipeline/dispatch.py",
+        "work.attempts += 1",
+        "work.attempts += 0",
+        _FAILURES + "test_an_exception_nobody_named_is_tried_three_times_then_buried_as_a_bug",
+    ),
+    Mutation(
+        "an outage counts attempts",
+        "pipeline/retries.py",
+        "case DependencyDownError(dependency=dependency):",
+        "case DependencyDownError(dependency=dependency) if False:",
+        _FAILURES + "test_an_outage_buries_nothing_counts_nothing_and_heals_by_itself",
+    ),
+    Mutation(
+        "a half-open breaker lets everything through",
+        "pipeline/breaker.py",
+        "return self._probe is None and now >= (self.retry_at or 0.0)",
+        "return now >= (self.retry_at or 0.0)",
+        "tests/property/test_worker_parts.py::"
+        "test_one_probe_at_a_time_goes_through_a_half_open_breaker",
+    ),
+    Mutation(
+        "the probe of a breaker is forgotten",
+        "pipeline/dispatch.py",
+        "for due in (self._held.next_due, self.breakers.retry_at):",
+        "for due in (self._held.next_due,):",
+        _FAILURES + "test_a_probe_goes_in_time_although_a_held_event_is_due_before",
+    ),
+    Mutation(
+        "waiting for a time counts as an attempt",
+        "pipeline/retries.py",
+        "return Wait((due - now).total_seconds(), counted=False)",
+        "return Wait((due - now).total_seconds(), counted=True)",
+        _FAILURES + "test_not_before_holds_an_event_without_counting_an_attempt",
+    ),
+    Mutation(
+        "events that wait behind a failed one take the place of others",
+        "pipeline/work.py",
+        "return self.fence is not None and work.offset > self.fence.offset",
+        "return False",
+        _FAILURES + "test_other_keys_flow_past_any_number_of_events_that_wait_behind_a_failed_one",
+    ),
+    Mutation(
+        "whoever is loaded first goes first",
+        "pipeline/dispatch.py",
+        "for released in work.line.release():",
+        "for released in [work.line.waiting.remove(work) or work]:",
+        _FLOW + "test_outputs_of_a_key_keep_their_order_although_loads_end_in_any_order",
+    ),
+    Mutation(
+        "an output overtakes one whose saving failed",
+        "pipeline/dispatch.py",
+        "if ordered and work.line.overtakes(work):",
+        "if False:",
+        _FAILURES + "test_order_of_a_key_holds_when_saving_fails_after_others_were_computed",
+    ),
+    Mutation(
+        "held events have no limit",
+        "pipeline/reading.py",
+        "or (partition.fenced and partition.held >= limit)",
+        "or False",
+        _FAILURES + "test_at_most_so_many_events_are_held_per_partition_then_it_pauses",
+    ),
+    Mutation(
+        "requests wait behind the backlog",
+        "pipeline/intake.py",
+        "return self._priority if work.record.topic in self._topics else self._backlog",
+        "return self._backlog",
+        _FLOW + "test_requests_are_taken_before_the_backlog",
+    ),
+    Mutation(
+        "a refused dead letter is not the end",
+        "pipeline/publishing.py",
+        "if isinstance(work.output, DeadLetter):",
+        "if False:",
+        _FAILURES
+        + "test_a_dead_letter_that_cannot_be_published_stops_the_worker_and_loses_nothing",
+    ),
+    Mutation(
+        "a drain waits for nobody",
+        "pipeline/draining.py",
+        "timeout_s=self.budget_s,",
+        "timeout_s=0.0,",
+        _HANDOVER + "test_a_stop_finishes_started_work_and_commits_it",
+    ),
+    Mutation(
+        "a drain commits unfinished work",
+        "pipeline/work.py",
+        "offset = self.tracker.frontier",
+        "offset = self.tracker._next if at_rest else self.tracker.frontier",
+        _HANDOVER + "test_work_that_outlasts_the_budget_is_abandoned_and_redelivered",
+    ),
+    Mutation(
+        "a drain does not commit",
+        "pipeline/draining.py",
+        "await self._committer.commit(going, at_rest=True)",
+        "pass",
+        _HANDOVER + "test_an_orderly_stop_is_no_crash_in_the_journal",
+    ),
+    Mutation(
+        "works of a former generation keep their place",
+        "pipeline/dispatch.py",
+        "for work in self.ready.remove(partition):",
+        "for work in ():",
+        _HANDOVER + "test_a_rebalance_that_gives_everything_back_starts_a_new_generation",
+    ),
+    Mutation(
+        "the journal is ignored",
+        "pipeline/worker.py",
+        "if self._dispatch.careful:",
+        "if False:",
+        _HANDOVER + "test_a_record_that_kills_the_process_is_found_and_buried_and_only_that_one",
+    ),
+    Mutation(
+        "an orderly stop counts as a crash",
+        "pipeline/journal.py",
+        "return self._text(max(0, self.starts - 1))",
+        "return self._text(self.starts)",
+        _HANDOVER + "test_an_orderly_stop_is_no_crash_in_the_journal",
+    ),
+    Mutation(
+        "a stage that buries everything goes on",
+        "pipeline/burial.py",
+        "self._row += 1",
+        "self._row += 0",
+        _FAILURES + "test_a_stage_that_would_bury_everything_is_stopped",
+    ),
+)
