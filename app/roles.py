@@ -15,7 +15,7 @@ from app.logs import dump_tasks_on
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
 from pipeline.lifecycle import Service, run_services
-from pipeline.replica import Replica
+from pipeline.replica import Gate, Replica
 from pipeline.stage import Stage
 from pipeline.worker import Worker
 from pipeline.worker_settings import WorkerSettings
@@ -78,7 +78,7 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
         made.products,
         made.cases,
         made.indexer,
-        kit.worker(EmbedStage(made.parts), WorkerSettings(batch_size=8)),
+        Gate(kit.worker(EmbedStage(made.parts), WorkerSettings(batch_size=8)), made.products),
         HttpServer(
             "search",
             build_search_app(kit, made),
@@ -97,11 +97,12 @@ async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     from consumers.anomaly.stage import AnomalyStage  # noqa: PLC0415 - as above
 
     made = await asyncio.to_thread(build_parts, kit)
+    eights = WorkerSettings(batch_size=8)
     yield [
         made.products,
         made.banks,
-        kit.worker(AnomalyStage(made.parts), WorkerSettings(batch_size=8)),
-        kit.worker(BankBuildStage(made.fit_parts), WorkerSettings(slots=1)),
+        Gate(kit.worker(AnomalyStage(made.parts), eights), made.products, made.banks),
+        Gate(kit.worker(BankBuildStage(made.fit_parts), WorkerSettings(slots=1)), made.products),
     ]
 
 
@@ -113,7 +114,8 @@ async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
     made = build_parts(kit)
     slots = WorkerSettings(slots=kit.settings.llm.slots)
-    yield [made.products, made.manuals, *made.services, kit.worker(LlmStage(made.parts), slots)]
+    worker = Gate(kit.worker(LlmStage(made.parts), slots), made.products, made.manuals)
+    yield [made.products, made.manuals, *made.services, worker]
 
 
 @asynccontextmanager

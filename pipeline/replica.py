@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from pipeline.errors import DependencyDownError, TransientError
+from pipeline.lifecycle import Service
 from pipeline.ports import EventSource, OpenReader
 from pipeline.telemetry import NullTelemetry, Telemetry
 from schemas.codec import MalformedEventError, decode
@@ -26,8 +27,9 @@ _POLL_S = 0.5
 _RETRY_S = 1.0
 _LOOKUP_LIMIT_S = 10.0
 # A log may end in offsets that no reader ever gets (aborted transactions): after so many polls
-# that found nothing, a position below the end counts as the end.
-_QUIET_POLLS = 3
+# that found nothing, a position below the end counts as the end. Long, for a busy machine may
+# take seconds to a first fetch, and an end that was not reached would hide what lies there.
+_QUIET_POLLS = 30
 
 
 class Replica:
@@ -213,3 +215,26 @@ def _is_removed(event: Event) -> bool:
 
 def _because(trouble: str | None) -> str:
     return f": {trouble}" if trouble else ""
+
+
+class Gate:
+    """Starts a service once replicas have read what lay in their topics; a Service itself.
+
+    A stage that began earlier would judge by settings of yesterday, or miss a bank.
+    """
+
+    def __init__(self, service: Service, *replicas: Replica) -> None:
+        """Name what waits, and for what."""
+        self.name = service.name
+        self._service = service
+        self._replicas = replicas
+
+    async def run(self) -> None:
+        """Wait, then run."""
+        for replica in self._replicas:
+            await replica.wait_caught_up()
+        await self._service.run()
+
+    def not_ready(self) -> Sequence[str]:
+        """Say what the service says; the replicas speak for themselves."""
+        return self._service.not_ready()

@@ -193,6 +193,9 @@ def start_postgres(rig: ComposeRig, port: str) -> None:
     wrap: Callable[[list[str]], list[str]] = list
     if os.geteuid() == 0:
         shutil.chown(rig.folder, "postgres")
+        for parent in rig.folder.parents:  # its user must get through to its folder
+            if parent.is_relative_to("/tmp") and parent.owner() == "root":
+                parent.chmod(parent.stat().st_mode | 0o711)
         shutil.chown(password, "postgres")
         wrap = lambda command: ["runuser", "-u", "postgres", "--", *command]  # noqa: E731 - one line says it
     subprocess.run(

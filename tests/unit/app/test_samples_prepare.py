@@ -91,7 +91,8 @@ def test_manuals_say_for_each_defect_what_to_do_with_numbers_and_units(
     assert re.search(r"^revision: [A-Z]$", text, re.MULTILINE)
     for section in sections:
         found = len(re.findall(rf"^### .*{section}$", text, re.MULTILINE))
-        assert found == len(product.defect_types)
+        # and once more for a finding whose type nobody can tell, where there are several
+        assert found in {len(product.defect_types), len(product.defect_types) + 1}
     for kind in product.defect_types:
         assert (kind.name_ko if language == "ko" else kind.name_en) in text
     assert len(re.findall(r"\d+(?:\.\d+)? ?(?:mm|MPa|°C|V|MΩ|N|%|s|초)", text)) >= 10
