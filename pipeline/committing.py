@@ -105,7 +105,7 @@ class Committer:
 
         Raises:
             PoisonError: `crash_loop`; it was found at the scene too often.
-            TransientError: the name could not be written; the record must not start.
+            DependencyDownError: the name could not be written; the record must not start.
         """
         journal = work.partition.journal
         if journal.is_killer(work.offset):
@@ -117,7 +117,7 @@ class Committer:
             return
         journal.name(work.offset)
         if not await self.commit([work.partition]):
-            raise TransientError("the journal could not be committed before the record started")
+            raise DependencyDownError("log", "a name could not be committed before its record")
 
     async def _send(self, positions: dict[Partition, Commit]) -> bool:
         source = self._source
