@@ -14,13 +14,15 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jgo
 import psutil
 import yaml
 
-from adapters.kafka_runtime import default_cache_dir, find_jars, find_java
+from adapters.kafka_runtime import KAFKA_VERSION, default_cache_dir, find_jars, find_java
 
 ROOT = Path(__file__).parents[1]
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
@@ -111,8 +113,7 @@ class ComposeRig:
         assert test[0] == "CMD", test
         parts = [self.text(part) for part in test[1:]]
         if parts[0] in KAFKA_TOOLS:
-            jars = ":".join(map(str, find_jars(default_cache_dir())))
-            return [find_java(), "-cp", jars, KAFKA_TOOLS[parts[0]], *parts[1:]]
+            return [find_java(), "-cp", _tool_jars(), KAFKA_TOOLS[parts[0]], *parts[1:]]
         return [_program(part) for part in parts]
 
     def wait_healthy(self, service: str, *, within_s: float = 90.0) -> None:
@@ -156,6 +157,15 @@ class ComposeRig:
             for child in children:
                 if child.is_running():
                     child.kill()
+
+
+@cache
+def _tool_jars() -> str:
+    """Class path of Kafka's command line tools, which the image holds beside the broker."""
+    found = jgo.build(
+        f"org.apache.kafka:kafka-tools:{KAFKA_VERSION}", cache_dir=default_cache_dir()
+    )
+    return ":".join(map(str, sorted(Path(found.path).resolve().glob("*/*.jar"))))
 
 
 def _program(name: str) -> str:
