@@ -27,6 +27,7 @@ from adapters.memory.tables import MemoryTables
 from adapters.telemetry import PrometheusTelemetry
 from app.resources import Resources
 from app.roles import ROLES, Kit
+from app.serving import HttpServer
 from app.settings import Settings
 from pipeline.lifecycle import Service
 from pipeline.stage import Stage
@@ -86,6 +87,18 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
         "outbox": MemoryOutbox(tables, source="/test"),
     }
     return MemoryResources(settings=settings, role="all", broker=broker, **memory)
+
+
+@dataclass(frozen=True)
+class NotingKit(Kit):
+    """A kit that remembers the stages that builders run with it, by name."""
+
+    stages: dict[str, Stage] = field(default_factory=dict)
+
+    def worker(self, stage: Stage, settings: WorkerSettings | None = None) -> Worker:
+        """Run a stage, and remember it."""
+        self.stages[stage.name] = stage
+        return super().worker(stage, settings)
 
 
 class Plant:
@@ -231,13 +244,13 @@ async def running_plant(state_dir: Path) -> AsyncIterator[Plant]:
     resources = memory_resources(broker, settings)
     plant = Plant(broker, resources)
     async with AsyncExitStack() as stack:
-        kit = Kit(resources, clock, PrometheusTelemetry())
         running: list[Service] = []
         for build in ROLES.values():
+            kit = NotingKit(resources, clock, PrometheusTelemetry())
             services = await stack.enter_async_context(build(kit))
-            workers = [service for service in services if isinstance(service, Worker)]
-            plant.stages |= {worker.name: worker._stage for worker in workers}
-            running += [s for s in services if workers and type(s).__name__ != "HttpServer"]
+            plant.stages |= kit.stages
+            if kit.stages:
+                running += [one for one in services if not isinstance(one, HttpServer)]
         tasks = [asyncio.create_task(service.run()) for service in running]
         try:
             await plant.set_up()
