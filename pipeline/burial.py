@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import uuid5
 
 from pipeline.errors import StalledError
+from pipeline.sealing import reopen
 from pipeline.work import Work
 from schemas.dead_letters import DeadLetter, Origin
 from schemas.event import NAMESPACE, Event, ImageEvent, derived_event_id, origin_of
@@ -25,7 +26,8 @@ def dead_letter(
     work: Work, *, stage: str, reason: str, error: Exception, now: datetime
 ) -> DeadLetter:
     """Return the event that keeps a record, whole, with what it failed on."""
-    event, record = work.event, work.record
+    record = work.record
+    event = work.event or reopen(record)
     value = record.value or b""
     text = str(error)[:_TEXT_KEPT]
     if len(value) > _VALUE_KEPT_BYTES:

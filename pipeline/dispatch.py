@@ -17,12 +17,11 @@ from pipeline.burial import BurialWatch, dead_letter
 from pipeline.intake import Queues
 from pipeline.ports import Clock
 from pipeline.retries import Bury, Held, Outage, Wait, decide
+from pipeline.sealing import seal
 from pipeline.telemetry import Telemetry
 from pipeline.waiting import Alarm
 from pipeline.work import Partition, State, Work
 from pipeline.worker_settings import WorkerSettings
-from schemas.dead_letters import DeadLetter
-from schemas.event import Event
 from schemas.message import Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -142,13 +141,11 @@ class Dispatch:
 
     # -- out --------------------------------------------------------------------------------
 
-    def finished(self, work: Work, output: Event | None, *, ordered: bool) -> None:
-        """Hand an output to the publisher, unless that would overtake an earlier of its key."""
+    def finished(self, work: Work, *, ordered: bool) -> None:
+        """Hand a sealed output to the publisher unless it would overtake an earlier of its key."""
         if ordered and work.line.overtakes(work):
             self._send_back(work)
             return
-        work.output = output
-        work.item = None
         self._outgoing.append(work)
         self.wake.publish()
 
@@ -165,7 +162,7 @@ class Dispatch:
             if work.partition.closed:
                 self.drop(work)
                 continue
-            letters += isinstance(work.output, DeadLetter)
+            letters += work.is_letter
             if not self.breakers.all_closed:
                 self._answered(work)
             self._leave(work, State.GONE)
@@ -269,7 +266,9 @@ class Dispatch:
             work.partition.started += 1
         now = self._clock.now()
         letter = dead_letter(work, stage=self.stage, reason=reason, error=error, now=now)
-        self.finished(work, letter, ordered=False)
+        work.message = seal(self.stage, work.record, letter)
+        work.is_letter = True
+        self.finished(work, ordered=False)
         for released in work.line.release():
             released.state = State.READY
             self.ready.append(released)
@@ -346,7 +345,8 @@ class Dispatch:
         if not self.breakers.all_closed:
             self.breakers.dropped(work)
         work.state = state
-        work.item = work.output = work.error = None
+        work.item = work.message = work.error = None
+        work.is_letter = False
         for watcher in self._watchers:
             watcher()
 

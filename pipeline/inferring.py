@@ -9,6 +9,7 @@ from pipeline.batching import Bisection, check_length
 from pipeline.compute import Compute
 from pipeline.errors import DependencyDownError
 from pipeline.lanes import spread
+from pipeline.sealing import seal
 from pipeline.stage import Settled
 from pipeline.work import Work
 
@@ -36,23 +37,29 @@ def _infer_checked(infer: Infer, items: Sequence[Any]) -> Sequence[Any]:
 
 
 async def save_batch(stage: Any, works: Sequence[Work], width: int) -> None:
-    """Set each `output`, or the `error` of those that failed."""
-    todo = []
-    for work in works:
-        if isinstance(work.item, Settled):
-            work.output = work.item.event
-        elif work.error is None:
-            todo.append(work)
-    if not todo or (hasattr(stage, "save_all") and await _save_together(stage, todo)):
-        return
+    """Seal each output in its `message`, or set the `error` of those that failed."""
+    todo = [work for work in works if work.error is None]
+    together = [work for work in todo if not isinstance(work.item, Settled)]
+    if together and hasattr(stage, "save_all") and await _save_together(stage, together):
+        todo = [work for work in todo if isinstance(work.item, Settled)]
 
     async def save(work: Work) -> None:
         try:
-            work.output = await stage.save(work.event, work.item)
+            await save_one(stage, work)
         except Exception as error:  # noqa: BLE001 - as above
             work.error = error
 
     await spread(todo, save, width)
+
+
+async def save_one(stage: Any, work: Work) -> None:
+    """Save one result, or take what was settled without one, and seal the output."""
+    if isinstance(work.item, Settled):
+        output = work.item.event
+    else:
+        output = await stage.save(work.event, work.item)
+    work.message = seal(stage.name, work.record, output)
+    work.item = work.event = None
 
 
 async def _save_together(stage: Any, works: Sequence[Work]) -> bool:
@@ -61,12 +68,17 @@ async def _save_together(stage: Any, works: Sequence[Work]) -> bool:
     results = [work.item for work in works]
     try:
         outputs = check_length(works, await stage.save_all(events, results))
+        messages = [
+            seal(stage.name, work.record, output)
+            for work, output in zip(works, outputs, strict=True)
+        ]
     except DependencyDownError as error:
         for work in works:
             work.error = error
         return True
     except Exception:  # noqa: BLE001 - one of them is at fault: saved alone, it shows itself
         return False
-    for work, output in zip(works, outputs, strict=True):
-        work.output = output
+    for work, message in zip(works, messages, strict=True):
+        work.message = message
+        work.item = work.event = None
     return True

@@ -9,8 +9,6 @@ from pipeline.dispatch import Dispatch
 from pipeline.errors import StalledError, TransientError
 from pipeline.ports import Clock, EventSink
 from pipeline.work import Work
-from schemas.codec import encode
-from schemas.dead_letters import DeadLetter
 from schemas.message import Message
 
 logger = logging.getLogger(__name__)
@@ -27,10 +25,9 @@ class Publisher:
     """
 
     def __init__(
-        self, stage: str, sink: EventSink, dispatch: Dispatch, clock: Clock, *, patience_s: float
+        self, sink: EventSink, dispatch: Dispatch, clock: Clock, *, patience_s: float
     ) -> None:
         """`patience_s`: how long the log may refuse before the worker stops."""
-        self._source_name = f"/lineside/{stage}"
         self._sink = sink
         self._dispatch = dispatch
         self._clock = clock
@@ -43,33 +40,16 @@ class Publisher:
         Raises:
             StalledError: a dead letter was refused, or nothing is acknowledged any more.
         """
-        acknowledged: list[Work] = []
-        sending: list[Work] = []
-        messages: list[Message] = []
-        for work in works:
-            if work.output is None or work.partition.closed:
-                acknowledged.append(work)
-                continue
-            try:
-                traceparent = work.record.header("traceparent")
-                message = encode(work.output, source=self._source_name, traceparent=traceparent)
-            except Exception as error:  # noqa: BLE001 - an output without a topic, say
-                self._refused(work, error)
-            else:
-                sending.append(work)
-                messages.append(message)
+        sending = [work for work in works if work.message and not work.partition.closed]
+        messages = [work.message for work in sending if work.message]
         refused = await self._send(messages) if messages else {}
-        if not refused:
-            return acknowledged + sending
-        for index, work in enumerate(sending):
-            if index in refused:
-                self._refused(work, refused[index])
-            else:
-                acknowledged.append(work)
-        return acknowledged
+        for index, error in refused.items():
+            self._refused(sending[index], error)
+        failed = {sending[index] for index in refused}
+        return [work for work in works if work not in failed] if failed else list(works)
 
     def _refused(self, work: Work, error: Exception) -> None:
-        if isinstance(work.output, DeadLetter):
+        if work.is_letter:
             raise StalledError(
                 f"a dead letter cannot be published ({error}); its record stays uncommitted"
             ) from error

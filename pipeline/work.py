@@ -12,7 +12,7 @@ from pipeline.journal import Journal
 from pipeline.offsets import OffsetTracker
 from pipeline.ports import Commit
 from schemas.event import Event
-from schemas.message import Record, TopicPartition
+from schemas.message import Message, Record, TopicPartition
 
 
 class State(Enum):
@@ -30,12 +30,13 @@ class State(Enum):
 class Work:
     """One record, and what became of it so far.
 
-    `item` is what `load` returned, then the result of `infer`; `output` is what is published.
+    `event` and `item` (what `load` returned, then the result of `infer`) are let go once the
+    output is sealed in `message`; None is an output with nothing to publish.
     """
 
     __slots__ = (
-        "attempts", "due", "error", "event", "first_attempt_at", "item", "line", "offset",
-        "output", "partition", "record", "sequence", "state",
+        "attempts", "due", "error", "event", "first_attempt_at", "is_letter", "item", "line",
+        "message", "offset", "partition", "record", "sequence", "state",
     )  # fmt: skip
 
     def __init__(self, record: Record, partition: Partition, line: KeyLine) -> None:
@@ -47,7 +48,8 @@ class Work:
         self.state = State.QUEUED
         self.event: Event | None = None
         self.item: Any = None
-        self.output: Event | None = None
+        self.message: Message | None = None
+        self.is_letter = False
         self.error: Exception | None = None
         self.attempts = 0
         self.due = 0.0

@@ -17,7 +17,7 @@ from pipeline.committing import Committer
 from pipeline.compute import Compute, ComputeThread, InlineCompute
 from pipeline.dispatch import Dispatch
 from pipeline.draining import Handover
-from pipeline.inferring import infer_batch, save_batch
+from pipeline.inferring import infer_batch, save_batch, save_one
 from pipeline.lanes import Lanes, Step
 from pipeline.ports import Clock, EventSink, EventSource, OpenSource
 from pipeline.publishing import Publisher
@@ -56,7 +56,7 @@ class Worker:
         self._reader = Reader(dispatch, self._committer, clock, telemetry, settings)
         self._handover = Handover(dispatch, self._committer, clock, telemetry, settings)
         patience_s = settings.publish_patience_s
-        self._publisher = Publisher(self.name, sink, dispatch, clock, patience_s=patience_s)
+        self._publisher = Publisher(sink, dispatch, clock, patience_s=patience_s)
         self._loaders = Lanes(settings.load_concurrency, dispatch.next_to_load, self._load)
         self._slots = Lanes(settings.slots, dispatch.take_one_ready, self._infer_alone)
         self._computable = asyncio.Event()
@@ -180,23 +180,22 @@ class Worker:
                 if work.error is not None:
                     self._dispatch.failed(work, work.error)
                 else:
-                    self._dispatch.finished(work, work.output, ordered=True)
+                    self._dispatch.finished(work, ordered=True)
 
     async def _infer_alone(self, work: Work) -> None:
         """Take one event through a slot; it settles on its own, whatever the others do."""
         self._loaders.wake()
         try:
-            if isinstance(work.item, Settled):
-                output = work.item.event
-            else:
-                output = await self._stage.save(work.event, await self._stage.infer(work.item))
+            if not isinstance(work.item, Settled):
+                work.item = await self._stage.infer(work.item)
+            await save_one(self._stage, work)
         except asyncio.CancelledError:
             self._dispatch.drop(work)
             raise
         except Exception as error:  # noqa: BLE001 - as in `_load`
             self._dispatch.failed(work, error)
         else:
-            self._dispatch.finished(work, output, ordered=False)
+            self._dispatch.finished(work, ordered=False)
 
     async def _publish_outputs(self) -> None:
         """Publish all that is finished as one group; acknowledged outputs free their offsets."""

@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 import psutil
@@ -253,51 +253,84 @@ SYSTEMS: dict[str, Callable[[str, int], Awaitable[float]]] = {
 }
 
 
-@dataclass(slots=True)
-class _Load:
-    """How busy the rest of the machine was."""
+class Run(NamedTuple):
+    """One system, one pass over all records."""
 
-    before: float = 0.0
+    per_s: float
+    cpu_us: float
+    other_load: float
 
-    def start(self) -> None:
-        self.before = psutil.cpu_percent(interval=1.0)
+
+async def _measure(system: str, servers: str, records: int) -> Run:
+    """Run one system; CPU is this process's, other load is what the rest of the machine took."""
+    process = psutil.Process()
+    wall, own, busy = time.perf_counter(), _seconds(process.cpu_times()), _busy_seconds()
+    async with asyncio.timeout(_LIMIT_S):
+        seconds = await SYSTEMS[system](servers, records)
+    own = _seconds(process.cpu_times()) - own
+    others = _busy_seconds() - busy - own
+    capacity = (time.perf_counter() - wall) * (psutil.cpu_count() or 1)
+    gc.collect()
+    return Run(records / seconds, own / records * 1e6, max(0.0, others) / capacity)
+
+
+def _seconds(times: Any) -> float:
+    return float(times.user + times.system)
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0))
 
 
 async def bench_runtime(bootstrap: str, records: int = 50_000, rounds: int = 5) -> dict[str, Any]:
     """Measure records per second; returns medians, ratios and whether they pass.
 
+    A ratio is the median of the rounds' ratios: what disturbs one round disturbs all its systems.
+    Their order changes from round to round. The first round warms up and does not count.
+
     Raises:
         ConfigError: the cluster already holds uploads: the bench writes its own.
     """
-    load = _Load()
-    load.start()
     await _fill(bootstrap, records)
     thresholds = gc.get_threshold()
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 50, 50)
-    rates: dict[str, list[float]] = {name: [] for name in SYSTEMS}
+    found: list[dict[str, Run]] = []
     try:
         for number in range(rounds + 1):
-            for name, run in SYSTEMS.items():
-                async with asyncio.timeout(_LIMIT_S):
-                    seconds = await run(bootstrap, records)
-                if number:  # the first round warms up
-                    rates[name].append(records / seconds)
-                gc.collect()
+            names = list(SYSTEMS)
+            turn = number % len(names)
+            order = names[turn:] + names[:turn]
+            found.append({name: await _measure(name, bootstrap, records) for name in order})
     finally:
         gc.set_threshold(*thresholds)
         gc.unfreeze()
-    median = {name: statistics.median(found) for name, found in rates.items()}
-    ratios = {name: median["worker"] / median[name] for name in FLOORS}
+    return _summary(found[1:], records)
+
+
+def _summary(found: Sequence[dict[str, Run]], records: int) -> dict[str, Any]:
+    ratios = {
+        name: statistics.median(one["worker"].per_s / one[name].per_s for one in found)
+        for name in FLOORS
+    }
+    runs = {name: [one[name] for one in found] for name in SYSTEMS}
     return {
         "records": records,
-        "rounds": rounds,
-        "rates": {name: [round(rate) for rate in found] for name, found in rates.items()},
-        "median_per_s": {name: round(rate) for name, rate in median.items()},
+        "rounds": len(found),
+        "rates": {name: [round(run.per_s) for run in of] for name, of in runs.items()},
+        "median_per_s": {
+            name: round(statistics.median(run.per_s for run in of)) for name, of in runs.items()
+        },
+        "cpu_us_per_record": {
+            name: round(statistics.median(run.cpu_us for run in of), 1) for name, of in runs.items()
+        },
+        "other_load_percent": {
+            name: [round(run.other_load * 100) for run in of] for name, of in runs.items()
+        },
         "worker_to": {name: round(ratio, 3) for name, ratio in ratios.items()},
         "floors": FLOORS,
-        "other_load_percent": round(load.before, 1),
         "passed": all(ratios[name] >= floor for name, floor in FLOORS.items()),
     }
 
@@ -345,12 +378,17 @@ async def _refuse_used_topic(servers: str) -> None:
 
 def print_runtime(result: dict[str, Any]) -> None:
     """Print what was measured, for people."""
-    print(f"{result['records']} records, median of {result['rounds']}, interleaved")  # noqa: T201 - a bench prints
+    lines = [f"{result['records']} records, {result['rounds']} rounds, interleaved; medians"]
     for name, rate in result["median_per_s"].items():
-        print(f"  {name:<11}{rate:>8} records/s   {result['rates'][name]}")  # noqa: T201 - as above
+        lines.append(
+            f"  {name:<11}{rate:>7} records/s {result['cpu_us_per_record'][name]:>6} µs CPU"
+            f"   rounds {result['rates'][name]}"
+        )
     for name, ratio in result["worker_to"].items():
-        print(f"  worker / {name:<11}{ratio:>6.2f}   (at least {result['floors'][name]})")  # noqa: T201 - as above
-    print(f"  other load before the run: {result['other_load_percent']} % of the machine")  # noqa: T201 - as above
+        lines.append(f"  worker / {name:<11}{ratio:>6.2f}   (at least {result['floors'][name]})")
+    lines.append("  load by others, the broker included, % of the machine by round:")
+    lines += [f"    {name:<11}{load}" for name, load in result["other_load_percent"].items()]
+    sys.stdout.write("\n".join(lines) + "\n")
 
 
 def main() -> None:
