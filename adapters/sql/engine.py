@@ -8,6 +8,7 @@ awaited inside one. On SQLite it runs on a thread of its own, one hop for the wh
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -277,12 +278,18 @@ async def migrate(database_url: str) -> None:
 
 
 def _migrate_sqlite(url: URL) -> None:
-    engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
-    try:
-        with engine.begin() as connection:
-            _upgrade(connection)
-    finally:
-        engine.dispose()
+    assert url.database is not None
+    lock = Path(url.database + ".migrating")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    # SQLite's own busy timeout does not cover the change to WAL, which the first connection makes.
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
+        try:
+            with engine.begin() as connection:
+                _upgrade(connection)
+        finally:
+            engine.dispose()
 
 
 async def _migrate_postgres(url: URL) -> None:
