@@ -389,22 +389,3 @@ def print_runtime(result: dict[str, Any]) -> None:
     lines.append("  load by others, the broker included, % of the machine by round:")
     lines += [f"    {name:<11}{load}" for name, load in result["other_load_percent"].items()]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def main() -> None:
-    """Run on a broker of its own."""
-    import tempfile  # noqa: PLC0415 - only for this way of starting
-    from pathlib import Path  # noqa: PLC0415 - as above
-
-    from adapters.embedded_broker import EmbeddedBroker  # noqa: PLC0415 - as above
-
-    async def run() -> dict[str, Any]:
-        with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
-            async with EmbeddedBroker(Path(folder)) as broker:
-                return await bench_runtime(broker.bootstrap_servers)
-
-    print_runtime(asyncio.run(run()))
-
-
-if __name__ == "__main__":
-    main()
