@@ -119,9 +119,7 @@ class Dispatch:
             self._leave(work, State.HELD)
             return
         work.state = State.LOADED
-        for released in work.line.release():
-            released.state = State.READY
-            self.ready.append(released)
+        work.line.release(self.ready.append)
         self.wake.compute()
 
     def take_ready(self, limit: int) -> list[Work]:
@@ -269,9 +267,7 @@ class Dispatch:
         work.message = seal(self.stage, work.record, letter)
         work.is_letter = True
         self.finished(work, ordered=False)
-        for released in work.line.release():
-            released.state = State.READY
-            self.ready.append(released)
+        work.line.release(self.ready.append)
         self.wake.compute()
 
     def _hold(self, work: Work, wait: Wait, error: Exception) -> None:

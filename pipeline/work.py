@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from datetime import datetime
 from enum import Enum, auto
 from typing import Any
@@ -73,11 +73,13 @@ class KeyLine:
         self.unsettled = 0
         self.fence: Work | None = None
 
-    def release(self) -> Iterator[Work]:
-        """Remove and yield those at the front that are loaded: none overtakes an earlier one."""
+    def release(self, ready: Callable[[Work], None]) -> None:
+        """Hand on those at the front that are loaded: none overtakes an earlier one."""
         waiting = self.waiting
         while waiting and waiting[0].state is State.LOADED:
-            yield waiting.popleft()
+            work = waiting.popleft()
+            work.state = State.READY
+            ready(work)
 
     def put_back(self, work: Work) -> None:
         """Let a released event wait again, in its place."""

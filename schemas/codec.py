@@ -17,6 +17,7 @@ from schemas.topics import TOPICS, topic_of
 
 # Kafka's own default limit for one message; anything larger holds pixels that belong in the store.
 MAX_VALUE_BYTES = 1_000_000
+_ABOUT_IMAGES = (ImageEvent, DeadLetter)
 
 
 class MalformedEventError(ValueError):
@@ -55,7 +56,7 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Mess
 
 
 def _ce_subject(event: Event) -> str | None:
-    if isinstance(event, ImageEvent | DeadLetter) and event.subject:
+    if isinstance(event, _ABOUT_IMAGES) and event.subject:
         return event.subject.image_id
     return None
 

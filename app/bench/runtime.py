@@ -227,7 +227,8 @@ async def run_faststream(servers: str, records: int) -> float:
         futures = []
         for row in rows:
             event = ImageUploaded.model_validate_json(row.value)
-            message = encode(embedded(event), source="/bench")
+            trace = next((value for name, value in row.headers if name == "traceparent"), b"")
+            message = encode(embedded(event), source="/bench", traceparent=trace.decode())
             headers = {name: value.decode() for name, value in message.headers}
             futures.append(
                 await broker.publish(

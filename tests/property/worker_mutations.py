@@ -122,8 +122,8 @@ MUTATIONS = (
     Mutation(
         "whoever is loaded first goes first",
         "pipeline/dispatch.py",
-        "for released in work.line.release():",
-        "for released in [work.line.waiting.remove(work) or work]:",
+        "work.line.release(self.ready.append)",
+        "(work.line.waiting.remove(work), self.ready.append(work))",
         _FLOW + "test_outputs_of_a_key_keep_their_order_although_loads_end_in_any_order",
     ),
     Mutation(
