@@ -16,7 +16,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -27,6 +29,7 @@ from adapters.embedded_node import (
     Node,
     allocate_ports,
     format_storage,
+    free_ports,
     java_command,
     read_log_tail,
     write_properties,
@@ -47,6 +50,8 @@ class EmbeddedBroker:
 
     Inside the context `bootstrap_servers` is where clients connect, and `broker.json` in the
     state folder tells other processes. `nodes=3` starts a cluster for tests of broker loss.
+    `advertise` puts a proxy before each node: told the node, it returns the port where the proxy
+    listens for its clients; nodes talk to each other without it.
     """
 
     name = "broker"
@@ -58,6 +63,7 @@ class EmbeddedBroker:
         port: int | None = None,
         nodes: int = 1,
         cache_dir: Path | None = None,
+        advertise: Callable[[Node], int] | None = None,
     ) -> None:
         """Name where data lies; `port` None takes the last one, or a free one."""
         self._state_dir = state_dir.resolve()
@@ -65,6 +71,7 @@ class EmbeddedBroker:
         self._port = port
         self._node_count = nodes
         self._cache_dir = cache_dir or default_cache_dir()
+        self._advertise = advertise
         self._nodes: list[Node] = []
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
@@ -72,8 +79,13 @@ class EmbeddedBroker:
 
     @property
     def bootstrap_servers(self) -> str:
-        """Addresses of all nodes, `host:port,…`."""
-        return ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
+        """Addresses of all nodes for clients, `host:port,…`."""
+        return ",".join(f"127.0.0.1:{node.front_port or node.port}" for node in self._nodes)
+
+    @property
+    def direct_servers(self) -> str:
+        """Addresses of all nodes past any proxy, `host:port,…`."""
+        return ",".join(f"127.0.0.1:{node.peer_port or node.port}" for node in self._nodes)
 
     @property
     def pids(self) -> list[int]:
@@ -148,7 +160,7 @@ class EmbeddedBroker:
             ConfigError: a node ended, or did not answer within a minute.
         """
         deadline = time.monotonic() + _START_LIMIT_S
-        while await count_brokers(self.bootstrap_servers) < len(self._processes):
+        while await count_brokers(self.direct_servers) < len(self._processes):
             self._raise_if_ended()
             if time.monotonic() > deadline:
                 tail = read_log_tail(self._nodes[0])
@@ -162,6 +174,12 @@ class EmbeddedBroker:
         self._command = java_command(java, jars)
         self._end_leftovers()
         self._nodes = allocate_ports(self._data_dir, self._node_count, self._port)
+        if self._advertise is not None:
+            peers = free_ports([0] * self._node_count)
+            self._nodes = [
+                replace(node, front_port=self._advertise(node), peer_port=peer)
+                for node, peer in zip(self._nodes, peers, strict=True)
+            ]
         for node in self._nodes:
             write_properties(node, self._nodes)
         cluster_id = await asyncio.to_thread(format_storage, self._command, self._nodes)

@@ -21,12 +21,18 @@ _MINUTES_A_DAY = 1440
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """Number from 1, folder, and the two loopback ports of a node."""
+    """Number from 1, folder, and the loopback ports of a node.
+
+    Where clients come through a proxy, `front_port` is what they are told, and `peer_port` where
+    nodes and whoever wants to pass the proxy by connect.
+    """
 
     number: int
     folder: Path
     port: int
     controller_port: int
+    front_port: int | None = None
+    peer_port: int | None = None
 
     @property
     def properties_path(self) -> Path:
@@ -60,7 +66,7 @@ def allocate_ports(data_dir: Path, count: int, port: int | None) -> list[Node]:
                 "set another one, or unset it to take any free port"
             )
         wanted[0] = port
-    chosen = _free_ports(wanted)
+    chosen = free_ports(wanted)
     memory.write_text(json.dumps(chosen), "utf-8")
     return [
         Node(
@@ -90,7 +96,7 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def _free_ports(wanted: list[int]) -> list[int]:
+def free_ports(wanted: list[int]) -> list[int]:
     """Keep the wanted ports that are free and fill the rest; all held at once, so all differ."""
     probes: list[socket.socket] = []
     try:
@@ -118,13 +124,7 @@ def write_properties(node: Node, nodes: list[Node]) -> None:
         "process.roles": "broker,controller",
         "node.id": node.number,
         "controller.quorum.voters": voters,
-        "listeners": (
-            f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}"
-        ),
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "inter.broker.listener.name": "PLAINTEXT",
-        "controller.listener.names": "CONTROLLER",
+        **_listeners(node),
         "log.dirs": node.folder / "log",
         # A topic comes from the table in schemas/topics.py, never from a typing mistake.
         "auto.create.topics.enable": "false",
@@ -157,6 +157,28 @@ def write_properties(node: Node, nodes: list[Node]) -> None:
     }
     lines = (f"{name}={value}\n" for name, value in settings.items())
     node.properties_path.write_text("".join(lines), "utf-8")
+
+
+def _listeners(node: Node) -> dict[str, str]:
+    controller = f"CONTROLLER://127.0.0.1:{node.controller_port}"
+    clients = f"PLAINTEXT://127.0.0.1:{node.port}"
+    protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+    settings = {
+        "listeners": f"{clients},{controller}",
+        "advertised.listeners": clients,
+        "listener.security.protocol.map": protocols,
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+    }
+    if node.front_port is None:
+        return settings
+    peers = f"PEERS://127.0.0.1:{node.peer_port}"
+    return settings | {
+        "listeners": f"{clients},{peers},{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.front_port},{peers}",
+        "listener.security.protocol.map": f"{protocols},PEERS:PLAINTEXT",
+        "inter.broker.listener.name": "PEERS",
+    }
 
 
 def java_command(java: str, jars: list[Path]) -> list[str]:

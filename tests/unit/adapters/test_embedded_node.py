@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,3 +115,12 @@ def test_a_machine_that_cannot_download_is_told_so(
     monkeypatch.setattr("jgo.build", refuse)
     with pytest.raises(ConfigError, match=r"network is unreachable.*BOOTSTRAP_SERVERS"):
         find_jars(tmp_path)
+
+
+def test_behind_a_proxy_clients_are_told_its_port_and_nodes_use_their_own(tmp_path: Path) -> None:
+    node = replace(allocate_ports(tmp_path, 1, None)[0], front_port=4001, peer_port=4002)
+    write_properties(node, [node])
+    settings = _settings(node.properties_path)
+    assert f"PLAINTEXT://127.0.0.1:{node.port}," in settings["listeners"]
+    assert settings["advertised.listeners"] == ("PLAINTEXT://127.0.0.1:4001,PEERS://127.0.0.1:4002")
+    assert settings["inter.broker.listener.name"] == "PEERS"

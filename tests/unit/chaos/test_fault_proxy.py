@@ -41,7 +41,7 @@ async def echo_server() -> AsyncIterator[int]:
 
 
 def _others() -> set[asyncio.Task[object]]:
-    return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type] # it is one
+    return asyncio.all_tasks() - {asyncio.current_task()}
 
 
 @asynccontextmanager
