@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adapters.clock import SystemClock
 from adapters.embedded_broker import read_broker_file
 from adapters.kafka.admin import open_admin
 from adapters.kafka.connection import KafkaConnection
@@ -21,7 +22,8 @@ from adapters.sql.inspections import SqlInspections
 from adapters.sql.outbox import SqlOutbox
 from app.settings import Settings
 from pipeline.errors import ConfigError
-from pipeline.ports import LogExtent
+from pipeline.ports import LogExtent, OpenReader
+from pipeline.steady_reader import SteadyOpenReader
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Resources:
     settings: Settings
     role: str
     connection: KafkaConnection
-    open_reader: KafkaOpenReader
+    open_reader: OpenReader
     sink: KafkaSink
     objects: Objects
     database: Database
@@ -133,7 +135,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 settings=settings,
                 role=role,
                 connection=connection,
-                open_reader=KafkaOpenReader(connection),
+                open_reader=SteadyOpenReader(KafkaOpenReader(connection), SystemClock()),
                 sink=sink,
                 objects=objects,
                 database=database,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from notifier.hub import Facets, Hub
 from pipeline.errors import DependencyDownError, StalledError
-from pipeline.ports import Clock, DescribeLog, EventSource, OpenReader
+from pipeline.ports import Clock, DescribeLog, OpenReader
 from pipeline.telemetry import NullTelemetry, Telemetry
 from schemas.codec import MalformedEventError, decode
 from schemas.dead_letters import DeadLetter
@@ -26,9 +26,6 @@ POLL_RECORDS = 100
 # after a restart of the notifier do not each need a reader of their own.
 _PAST_RECORDS = 200
 _READERS = 8
-# A client library may wait in silence for a broker that is gone: after this long without an
-# event the feed asks for the log's end.
-_SILENT_POLLS = 3
 
 
 class Feed:
@@ -73,23 +70,10 @@ class Feed:
 
     async def _read(self) -> None:
         await self._find_place()
-        silent = 0
         async with self.open_reader(FEED_TOPICS, dict(self.hub.frontier)) as source:
             self.is_away = False
             while True:
-                records = await source.poll(POLL_RECORDS, 1.0)
-                silent = 0 if records else silent + 1
-                self._publish(records)
-                if silent and silent % _SILENT_POLLS == 0:
-                    await self._check_silence(source)
-
-    async def _check_silence(self, source: EventSource) -> None:
-        ends = await source.end_offsets()
-        if any(end > self.hub.frontier.get(place, 0) for place, end in ends.items()):
-            records = await source.poll(POLL_RECORDS, 1.0)
-            if not records:
-                raise StalledError("the log has events that the reader does not bring")
-            self._publish(records)
+                self._publish(await source.poll(POLL_RECORDS, 1.0))
 
     async def _find_place(self) -> None:
         """Go on at the frontier, or begin anew where the log is another or no longer reaches it."""

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pipeline.errors import DependencyDownError, TransientError
@@ -27,9 +25,6 @@ _POLL_RECORDS = 500
 _POLL_S = 0.5
 _RETRY_S = 1.0
 _LOOKUP_LIMIT_S = 10.0
-# A reader that has not come to an end that others see within this time is opened anew: a client's
-# fetch may stall for good (aiokafka 718, 847), and nothing else would notice.
-_REOPEN_AFTER_S = 2.0
 # A log may end in offsets that no reader ever gets (aborted transactions): after so many polls
 # that found nothing, a position below the end counts as the end. Long, for a busy machine may
 # take seconds to a first fetch, and an end that was not reached would hide what lies there.
@@ -54,7 +49,7 @@ class Replica:
         """Name what to follow.
 
         Args:
-            open_reader: opens the topic from its start.
+            open_reader: opens the topic; it must notice by itself when it stalls.
             topic: a compacted topic of `schemas.topics`.
             key: what the newest event is kept by; usually the topic's own key.
             on_change: called in log order for every applied event, removals included. It is
@@ -72,7 +67,6 @@ class Replica:
         self._source: EventSource | None = None
         self._trouble: str | None = None
         self._quiet_polls = 0
-        self._reopen = False
         self._caught_up = asyncio.Event()
         self._progress = asyncio.Event()
 
@@ -127,16 +121,13 @@ class Replica:
             raise DependencyDownError("kafka", f"{self._topic} cannot be read now")
         ends = await source.end_offsets()
         self._quiet_polls = 0  # polls before now say nothing about this end
-        asked = time.monotonic()
-        while not self._has_reached(ends):
-            waited_s = time.monotonic() - asked
-            if waited_s >= _LOOKUP_LIMIT_S:
-                raise TransientError(f"{self._topic} was not read to its end in time")
-            if waited_s >= _REOPEN_AFTER_S and self._source is source:
-                self._reopen = True
-            self._progress.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._progress.wait(), _REOPEN_AFTER_S / 2)
+        try:
+            async with asyncio.timeout(_LOOKUP_LIMIT_S):
+                while not self._has_reached(ends):
+                    self._progress.clear()
+                    await self._progress.wait()
+        except TimeoutError:
+            raise TransientError(f"{self._topic} was not read to its end in time") from None
         return self.get(key)
 
     def _start(self) -> dict[TopicPartition, int] | str:
@@ -159,9 +150,6 @@ class Replica:
                 await asyncio.sleep(_RETRY_S)
                 continue
             self._trouble = None
-            if self._reopen and not records:
-                self._reopen = False
-                raise DependencyDownError("kafka", f"{self._topic} does not arrive; reading anew")
             self._quiet_polls = 0 if records else self._quiet_polls + 1
             for record in records:
                 await self._apply(record)

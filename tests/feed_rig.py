@@ -20,7 +20,8 @@ from console.problems import install_problem_handlers
 from notifier.feed import FEED_TOPICS, Feed
 from notifier.gateway import FeedTimes, build_router
 from notifier.hub import Hub, HubLimits
-from pipeline.ports import LogExtent
+from pipeline.ports import Clock, LogExtent
+from pipeline.steady_reader import SteadyOpenReader
 from schemas.anomalies import ImageScored
 from schemas.codec import encode
 from schemas.event import Event
@@ -68,6 +69,7 @@ class FeedRig:
 
     def __init__(self, limits: HubLimits | None = None, times: FeedTimes | None = None) -> None:
         self.broker = MemoryBroker(SystemClock(), partitions=2)
+        self.clock: Clock = SystemClock()
         self.cluster_id = "cluster-1"
         self.first = 0
         self.limits = limits
@@ -77,7 +79,8 @@ class FeedRig:
 
     def _new_feed(self) -> Feed:
         hub = Hub(self.limits)
-        return Feed(hub, self.broker.open_reader, self.describe, clock=SystemClock())
+        open_reader = SteadyOpenReader(self.broker.open_reader, self.clock)
+        return Feed(hub, open_reader, self.describe, clock=SystemClock())
 
     async def describe(self, topics: Collection[str]) -> LogExtent:
         self.broker.check_up()

@@ -67,11 +67,14 @@ async def _open_reader(
 
 
 async def _partitions(consumer: Any, topics: tuple[str, ...]) -> list[ClientPartition]:
-    """Learn which partitions there are, then take none: `assign` follows with the positions.
+    """Learn which partitions there are; `assign` follows with all of them and their positions.
 
-    A lasting subscription would forget all positions whenever a topic grows.
+    To be told of a topic's partitions one must be assigned to it; every topic has a first one.
+    `subscribe` would tell as well, but a subscription forgets all positions whenever a topic
+    grows, and an `unsubscribe` just when it gets its partitions ends the client's fetching for
+    good and in silence: 6 of 100 readers on a busy machine never got a record.
     """
-    consumer.subscribe(topics)
+    consumer.assign([ClientPartition(topic, 0) for topic in topics])
     try:
         async with asyncio.timeout(_ANSWER_LIMIT_S):
             # aiokafka asks for them in the background and offers nothing to wait on.
@@ -79,7 +82,6 @@ async def _partitions(consumer: Any, topics: tuple[str, ...]) -> list[ClientPart
                 await asyncio.sleep(_METADATA_S)
     except TimeoutError as error:
         raise as_stalled(error, "reading the partitions") from None
-    consumer.unsubscribe()
     return [
         ClientPartition(topic, number)
         for topic in topics
@@ -129,6 +131,9 @@ class KafkaReader:
             batches = await self._consumer.getmany(
                 *self._places, timeout_ms=int(timeout_s * 1000), max_records=max_records
             )
+        except errors.NoOffsetForPartitionError:
+            # Left over from the assignment that asked for the partitions: it had no positions.
+            return ()
         except (errors.KafkaError, OSError) as error:
             raise as_stalled(error, "reading without a group") from error
         return to_records(batches)

@@ -28,6 +28,7 @@ class MemoryBroker:
         refuse: called with every message to be published; what it returns is raised.
         watch_commit: called with every commit before it is taken.
         commits: every commit taken, in order, as (group, place, commit).
+        readers: those outside any group that are open; `stall` makes one fall silent.
     """
 
     def __init__(self, clock: Clock, *, partitions: int = 3) -> None:
@@ -43,6 +44,7 @@ class MemoryBroker:
         self.refuse: Callable[[Message], Exception | None] = lambda _: None
         self.watch_commit: Callable[[TopicPartition, Commit], None] = lambda _place, _commit: None
         self.commits: list[tuple[str, TopicPartition, Commit]] = []
+        self.readers: list[LogReader] = []
 
     # -- what a test looks at ---------------------------------------------------------------
 

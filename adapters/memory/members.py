@@ -24,6 +24,7 @@ class Cursor:
         self.positions: dict[TopicPartition, int] = {}
         self.paused: set[TopicPartition] = set()
         self.is_handing_over = False
+        self.stalled: set[TopicPartition] = set()
         self._broker = broker
         self._clock = clock
 
@@ -33,7 +34,7 @@ class Cursor:
         if self.is_handing_over:
             return found
         for place, position in self.positions.items():
-            if place in self.paused or len(found) >= max_records:
+            if place in self.paused or place in self.stalled or len(found) >= max_records:
                 continue
             records = self._broker.read(place, position, max_records - len(found))
             if records:
@@ -200,6 +201,7 @@ class LogReader:
                 if not 0 <= offset <= self._broker.end(place):
                     raise StalledError(f"offset {offset} lies outside {place}")
                 self._cursor.positions[place] = offset
+        self._broker.readers.append(self)
         return self
 
     async def __aexit__(
@@ -208,7 +210,12 @@ class LogReader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Nothing to give back."""
+        """Be open no more."""
+        self._broker.readers.remove(self)
+
+    def stall(self, *places: TopicPartition) -> None:
+        """From now on bring nothing of these, all without an argument; polls say nothing of it."""
+        self._cursor.stalled |= set(places or self._cursor.positions)
 
     async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
         """Return what is there, or comes within the time."""

@@ -260,3 +260,21 @@ async def test_the_listener_may_commit_while_it_takes_partitions(
     async with KafkaOpenSource(connection, member)(listener):
         await until(lambda: bool(listener.owned), "partitions came")
     assert {commit.metadata for commit in listener.told[0].values() if commit} == {"2 starts"}
+
+
+async def test_every_reader_of_many_gets_what_the_log_holds(
+    connection: KafkaConnection, sink: KafkaSink, topic: str
+) -> None:
+    await sink.publish(_messages(topic, 5))
+    open_reader = KafkaOpenReader(connection)
+
+    async def read_anew() -> None:
+        for _ in range(30):
+            async with open_reader([topic]) as source:
+                assert len(await _read(source, 5)) == 5
+
+    # Side by side: what one of them does between two turns of another one is what made some
+    # readers fall silent.
+    async with asyncio.TaskGroup() as group:
+        for _ in range(8):
+            group.create_task(read_anew())

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from adapters.clock import SystemClock
 from notifier.gateway import FeedTimes
 from notifier.hub import HubLimits
 from notifier.positions import decode_position, encode_position
@@ -145,6 +146,35 @@ async def test_catching_up_while_events_keep_coming_leaves_no_gap() -> None:
                 got |= set(await client.ids(1))
         assert len(everything) == 3000
         assert len(got) == 3000 + len(said)
+
+
+async def test_a_client_whose_reader_of_the_log_stalls_misses_nothing() -> None:
+    class FastClock(SystemClock):
+        """Seconds pass a hundred times as fast, for those who look whether a reader stalls."""
+
+        def monotonic(self) -> float:
+            return 100 * super().monotonic()
+
+    rig = FeedRig(HubLimits(ring_entries=50))
+    rig.clock = FastClock()
+    said = rig.say(*(scored(number) for number in range(1000)))
+    stalled = 0
+
+    async with rig.notifier():
+        published = rig.broker.read
+
+        def read(place: TopicPartition, start: int, limit: int) -> list[Any]:
+            nonlocal stalled
+            if len(rig.broker.readers) == 2 and start > 100 and not stalled:
+                stalled += 1
+                rig.broker.readers[-1].stall()
+            return published(place, start, limit)
+
+        rig.broker.read = read  # type: ignore[method-assign] # to stall it in the middle
+        async with rig.client("earliest") as client:
+            got = await client.ids(1000)
+    assert stalled == 1
+    assert sorted(got) == sorted(said)
 
 
 async def test_earliest_is_the_whole_log(rig: FeedRig) -> None:
