@@ -1,6 +1,6 @@
 """What the client of a language model raises, in the pipeline's words.
 
-Seen with huggingface_hub 1.16 and a scripted server (tests/scripted_llm.py): the chat route
+Seen with huggingface_hub 1.16 and a scripted server (app/chaos/scripted_llm.py): the chat route
 raises `HfHubHTTPError` with a response, the generate route `OverloadedError` and its sisters
 without one, an error event inside a stream `UnknownError` around the event's text, a server that
 is away or dies a raw transport error, and broken JSON a ValueError.

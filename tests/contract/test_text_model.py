@@ -14,10 +14,10 @@ from adapters.memory.text_model import MemoryTextModel
 from adapters.text_models.openai_chat import OpenAiChatModel
 from adapters.text_models.server import LlmServer, TextModelLimits
 from adapters.text_models.tgi import TgiModel
+from app.chaos.scripted_llm import Mode, ScriptedLlm
 from pipeline.errors import ConfigError, DependencyDownError, PoisonError, TransientError
 from pipeline.ports import TextModel
 from tests.llm_samples import until
-from tests.scripted_llm import Mode, ScriptedLlm
 
 PROMPT = "[Excerpt 1] a\nStop the line at once.\nCheck the roller for dirt.\n\n[Excerpt 2] b\nNo."
 LIMITS = TextModelLimits(first_token_s=1.0, total_s=4.0, concurrency=2)

@@ -19,6 +19,7 @@ from playwright.async_api import Error as PlaywrightError
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.sink import KafkaSink
 from adapters.objects_local import LocalObjects
+from app.chaos.scripted_llm import ScriptedLlm
 from app.client import Client
 from app.up import Running
 from schemas.codec import encode
@@ -26,7 +27,6 @@ from schemas.event import uploaded_event_id
 from schemas.images import ImageUploaded
 from schemas.subject import ImageRef, Requested, Subject, image_id
 from tests.plant import PRODUCT, draw_part, plant_settings, running_plant, teach, write_product
-from tests.scripted_llm import ScriptedLlm
 from tests.services import missing
 
 CHROMIUM = "/usr/bin/chromium"

@@ -12,9 +12,9 @@ import httpx
 import pytest
 import yaml
 
+from app.chaos.scripted_llm import ScriptedLlm
 from app.up import free_port
 from tests.compose_rig import ROOT, ComposeRig, interpolated, start_kafka, start_postgres
-from tests.scripted_llm import ScriptedLlm
 from tests.services import missing
 
 ROLES = ("web", "embed", "anomaly", "llm", "record")

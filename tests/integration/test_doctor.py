@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scripted_llm import ScriptedLlm
+from app.chaos.scripted_llm import ScriptedLlm
 
 
 def _closed_port() -> int:

@@ -13,6 +13,7 @@ from adapters.memory.clock import VirtualClock
 from adapters.memory.objects import MemoryObjects
 from adapters.text_models.server import LlmServer, TextModelLimits
 from adapters.text_models.tgi import TgiModel
+from app.chaos.scripted_llm import Mode, ScriptedLlm
 from consumers.llm.library import ManualLibrary
 from consumers.llm.stage import Item, LlmStage, LlmWorld
 from schemas.reports import ImageExplained
@@ -28,7 +29,6 @@ from tests.llm_samples import (
     product,
     scored,
 )
-from tests.scripted_llm import Mode, ScriptedLlm
 
 
 class WallClock(VirtualClock):

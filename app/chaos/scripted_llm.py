@@ -1,10 +1,10 @@
-"""A language model server that does what a test tells it to, over real HTTP.
+"""A language model server that does what it is told to, over real HTTP.
 
 Speaks what `adapters/text_models` speaks: TGI (`/generate_stream`, `/info`, `/health`) and OpenAI
 chat (`/v1/chat/completions`, `/v1/models`). By hand over asyncio streams, because a web
 framework would not let an answer die in the middle. Run it for a look at the wire:
 
-    python tests/scripted_llm.py --port 5001 --mode answer
+    python -m app.chaos.scripted_llm --port 5001 --mode answer
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import json
 import re
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Self
@@ -121,10 +122,12 @@ class ScriptedLlm:
             self._server = None
 
     async def __aenter__(self) -> Self:
+        """Start."""
         await self.start()
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        """Stop."""
         await self.stop()
 
     @property
@@ -315,7 +318,8 @@ async def _send_event(writer: asyncio.StreamWriter, data: str) -> None:
 
 async def _main(port: int, mode: Mode, token: str) -> None:
     async with ScriptedLlm(mode=mode, token=token, port=port) as server:
-        print(json.dumps({"url": server.url, "token": server.token}), flush=True)
+        sys.stdout.write(json.dumps({"url": server.url, "token": server.token}) + "\n")
+        sys.stdout.flush()
         await asyncio.Event().wait()
 
 

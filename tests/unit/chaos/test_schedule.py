@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.chaos.schedule import SERVERS, WORKERS, Fault, Ground, plan
+
+seeds = st.integers(0, 2**32 - 1)
+grounds = st.builds(Ground, st.sampled_from([1, 3]), st.sampled_from([SERVERS, (), ("objects",)]))
+
+
+@given(seeds, grounds)
+def test_the_seed_alone_repeats_a_schedule(seed: int, ground: Ground) -> None:
+    assert plan(seed, 3, ground) == plan(seed, 3, ground)
+
+
+def test_another_seed_is_another_schedule() -> None:
+    schedules = {tuple(plan(seed, 2, Ground(3))) for seed in range(20)}
+    assert len(schedules) == 20
+
+
+@given(seeds, grounds, st.integers(1, 12))
+def test_every_role_and_server_is_killed_in_every_minute(
+    seed: int, ground: Ground, minutes: int
+) -> None:
+    kills = [fault for fault in plan(seed, minutes, ground) if fault.action == "kill"]
+    for minute in range(minutes):
+        hit = Counter(
+            fault.target.partition("-")[0] for fault in kills if fault.at_s // 60 == minute
+        )
+        assert hit.keys() == {*WORKERS, *ground.servers, "broker"}
+
+
+@given(seeds, st.integers(1, 12))
+def test_of_three_brokers_one_at_a_time_is_touched_and_gets_time_to_come_back(
+    seed: int, minutes: int
+) -> None:
+    touched = [f for f in plan(seed, minutes, Ground(3)) if f.target.startswith("broker")]
+    for before, after in pairwise(touched):
+        rest_s = 20.0 if before.action == "kill" else 0.0
+        assert before.ends_s + rest_s <= after.at_s
+
+
+@given(seeds, grounds, st.floats(0.2, 5))
+def test_faults_come_in_order_and_within_the_run(seed: int, ground: Ground, minutes: float) -> None:
+    faults = plan(seed, minutes, ground)
+    times = [fault.at_s for fault in faults]
+    assert times == sorted(times)
+    assert all(0 <= at <= minutes * 60 for at in times)
+    assert all(fault.lasts_s <= 15 for fault in faults)
+
+
+@given(seeds)
+def test_what_is_a_file_is_neither_killed_nor_cut_off(seed: int) -> None:
+    targets = {fault.target for fault in plan(seed, 5, Ground(1, ()))}
+    assert targets.isdisjoint(SERVERS)
+
+
+def test_in_ten_minutes_every_kind_of_fault_happens() -> None:
+    faults = plan(1, 10, Ground(3))
+    assert {fault.action for fault in faults} == {"kill", "freeze", "end", "connection", "llm"}
+    modes = {fault.detail for fault in faults if fault.action == "connection"}
+    assert modes == {"cut", "refuse", "delay", "blackhole", "half_open", "throttle"}
+    assert {fault.target for fault in faults if fault.action == "connection"} >= {
+        "database",
+        "objects",
+        "llm-server",
+    }
+
+
+@pytest.mark.parametrize(
+    ("fault", "text"),
+    [
+        (Fault(3.5, "kill", "web"), "    3.5 s  kill       web"),
+        (
+            Fault(61, "connection", "objects", 2.5, "blackhole"),
+            "   61.0 s  connection objects blackhole for 2.5 s",
+        ),
+    ],
+)
+def test_a_fault_reads_as_one_line(fault: Fault, text: str) -> None:
+    assert str(fault) == text
