@@ -89,6 +89,7 @@ class Facts:
 
     Attributes:
         sent: every upload that was answered with 202.
+        acted: event ids of reviews that were answered with 201.
         log: every record of every topic, in log order per partition.
         rows: every row of the tables of results.
         statuses: image id → what `GET` says at rest, `missing` where it knows none.
@@ -102,6 +103,7 @@ class Facts:
     """
 
     sent: Sequence[Sent] = ()
+    acted: Sequence[str] = ()
     log: Sequence[Entry] = ()
     rows: Sequence[Row] = ()
     statuses: Mapping[str, str] = field(default_factory=dict)

@@ -37,13 +37,10 @@ def judge(facts: Facts) -> list[Violation]:
 # -- nothing is lost ---------------------------------------------------------------------------
 def find_lost(book: Book) -> Iterator[Violation]:
     """Every 202 is in the log, answered by every stage, in the tables and complete."""
-    published = {event.subject.image_id for _, event in book.of_type(ImageUploaded)}
-    for image_id, sent in book.sent.items():
-        if image_id not in published:
-            yield Violation("lost", f"image {image_id} was accepted and never published")
-        status = book.facts.statuses.get(image_id, "missing")
-        if status != ("failed" if sent.buries else "complete"):
-            yield Violation("lost", f"image {image_id} was accepted and GET says {status}")
+    yield from _lost_uploads(book)
+    for event_id in book.facts.acted:
+        if event_id not in book.events:
+            yield Violation("lost", f"review {event_id} was accepted and never published")
     for owed, entries in book.due.items():
         if owed not in book.answers:
             yield Violation("lost", f"{owed.stage} never answered {name_of(entries[0])}")
@@ -52,6 +49,16 @@ def find_lost(book: Book) -> Iterator[Violation]:
         table = _table_of(event)
         if table is not None and (table, str(event.event_id)) not in kept:
             yield Violation("lost", f"{name_of(entry)} has no row in {table}")
+
+
+def _lost_uploads(book: Book) -> Iterator[Violation]:
+    published = {event.subject.image_id for _, event in book.of_type(ImageUploaded)}
+    for image_id, sent in book.sent.items():
+        if image_id not in published:
+            yield Violation("lost", f"image {image_id} was accepted and never published")
+        status = book.facts.statuses.get(image_id, "missing")
+        if status != ("failed" if sent.buries else "complete"):
+            yield Violation("lost", f"image {image_id} was accepted and GET says {status}")
 
 
 def _table_of(event: Event) -> str | None:

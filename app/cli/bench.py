@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,43 @@ def latency(*, rate: float, count: int, as_json: bool) -> int:
         result = asyncio.run(bench_latency(Path(folder), rate=rate, count=count))
     _print(result, print_latency, as_json=as_json)
     return 0 if result["passed"] else 1
+
+
+@bench.command("chaos")
+@click.option("--minutes", default=2.0, show_default=True, type=click.FloatRange(min=0.2))
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="A random one by default.")
+@click.option("--brokers", default="1", show_default=True, type=click.Choice(["1", "3"]))
+@click.option("--rate", default=1.5, show_default=True, type=click.FloatRange(0.1, 20))
+@_JSON
+def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_json: bool) -> int:
+    """Random faults against a whole system under load, and whether anything was lost by them.
+
+    Workers, brokers, object store and database are killed, connections are cut, delayed and
+    swallowed, poison is planted; then a ledger compares what was accepted with the log, the
+    tables, the index and the feed. The seed repeats the faults.
+    """
+    from app.chaos.report import print_chaos  # noqa: PLC0415 - as above
+    from app.chaos.run import ChaosPlan, bench_chaos  # noqa: PLC0415 - needs every role
+
+    if seed is None:
+        seed = secrets.randbelow(2**32)
+    click.echo(f"seed {seed}", err=True)
+    plan = ChaosPlan(minutes, seed, int(brokers), rate)
+    folder = Path(tempfile.mkdtemp(prefix="lineside-chaos-"))
+    passed = False
+    try:
+        result = asyncio.run(bench_chaos(folder, plan, lambda line: click.echo(line, err=True)))
+        passed = result["passed"]
+    except KeyboardInterrupt:
+        passed = True  # nobody needs the state of a run that was called off
+        raise
+    finally:
+        if passed:
+            shutil.rmtree(folder, ignore_errors=True)
+        else:
+            click.echo(f"state and logs are kept in {folder}", err=True)
+    _print(result, print_chaos, as_json=as_json)
+    return 0 if passed else 1
 
 
 async def _with_broker(measure: Any) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -270,10 +271,7 @@ def test_a_feed_that_forgot_its_history_is_found() -> None:
 
 def test_held_events_count_as_neither_in_nor_out() -> None:
     history = clean_history()
-    facts = history.facts()
-    held = type(facts)(
-        **{name: getattr(facts, name) for name in facts.__slots__} | {"held": {"embed": 1}}
-    )
+    held = replace(history.facts(), held={"embed": 1})
     assert {violation.kind for violation in judge(held)} == {"miscount"}
 
 
@@ -322,3 +320,8 @@ def test_whatever_two_verdicts_change_places_are_noticed(data: st.DataObject) ->
     history.replace(one, changed(one.event, subject=other.event.subject))
     history.replace(other, changed(other.event, subject=one.event.subject))
     assert "wrong result" in kinds(history)
+
+
+def test_a_review_that_was_accepted_and_never_published_is_lost() -> None:
+    facts = replace(clean_history().facts(), acted=(str(uuid4()),))
+    assert {violation.kind for violation in judge(facts)} == {"lost"}
