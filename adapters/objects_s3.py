@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
 import urllib3
 from minio import Minio
+from minio.datatypes import Object
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 
 from adapters.object_keys import AllowList, check_key
@@ -22,6 +23,7 @@ _Value = TypeVar("_Value")
 _MISSING = frozenset({"NoSuchKey", "NoSuchObject", "ResourceNotFound"})
 _FULL = frozenset({"XMinioStorageFull", "QuotaExceeded", "InsufficientStorage"})
 _THREADS = 16
+_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +114,18 @@ class S3Objects:
 
     async def list(self, prefix: str) -> AsyncIterator[BlobStat]:
         """Walk objects in key order, a page of a thousand per thread hop."""
-        found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
-        while page := await self._call(lambda: tuple(itertools.islice(found, 1000)), self.bucket):
+
+        def begin() -> tuple[Iterator[Object], tuple[Object, ...]]:
+            found = self._client.list_objects(self.bucket, prefix=prefix, recursive=True)
+            return found, tuple(itertools.islice(found, _PAGE))
+
+        # A new store is asked what it holds before anything was put.
+        found, page = await self._call(lambda: self._with_bucket(begin), self.bucket)
+        while page:
             for item in page:
                 if item.object_name and item.size is not None and item.last_modified:
                     yield BlobStat(item.object_name, item.size, item.last_modified)
+            page = await self._call(lambda: tuple(itertools.islice(found, _PAGE)), self.bucket)
 
     def _read(self, bucket: str, key: str, max_bytes: int | None) -> bytes:
         response = self._client.get_object(bucket, key)

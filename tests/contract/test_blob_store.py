@@ -44,6 +44,12 @@ async def test_what_was_put_is_read_back_byte_for_byte(store: Store) -> None:
     assert await store.get("images/a", bucket=store.bucket) == data
 
 
+async def test_a_new_store_holds_nothing_and_says_so(store: Store) -> None:
+    """Found by the chaos bench: without its bucket, the case index never got ready."""
+    assert [found async for found in store.list("snapshots/")] == []
+    assert await store.stat("images/a") is None
+
+
 async def test_a_key_may_hold_hangul(store: Store) -> None:
     await store.put("banks/베어링/1/bank.npz", b"x", content_type="application/octet-stream")
     assert await store.get("banks/베어링/1/bank.npz") == b"x"
