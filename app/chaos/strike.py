@@ -24,6 +24,7 @@ from app.chaos.watch import GroupWatch
 
 _AIM_LIMIT_S = 6.0
 _AIM_POLL_S = 0.05
+_TRIES = 3
 _RECOVERY_LIMIT_S = 120.0
 _STAGES = ("anomaly", "embed", "llm", "record")
 
@@ -116,28 +117,39 @@ class Striker:
 
     async def _strike_worker(self, fault: Fault) -> None:
         role = fault.target
-        if fault.action == "kill":
-            await self._aim(role)
-        child = self.system.running.supervisor.children[role]
-        process = child.process
-        if process is None or process.returncode is not None:
-            # It is dying or starting already: as soon as there is one, it is its turn.
-            process = await self._next_process(role)
         if fault.action == "freeze":
-            self._frozen.add(process.pid)
-            process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(fault.lasts_s)
-            with contextlib.suppress(ProcessLookupError):
-                process.send_signal(signal.SIGCONT)
-            self._note(fault, hit=await self._is_busy(role))
+            await self._freeze(fault, await self._process_of(role))
             return
+        for _ in range(_TRIES if fault.action == "kill" else 1):
+            if fault.action == "kill":
+                await self._aim(role)
+            process = await self._process_of(role)
+            former, began = process.pid, time.monotonic()
+            hit = await self._end(fault, process)
+            self._note(fault, hit=hit)
+            recovery = self._time_recovery(role, began, partial(self._is_ready, role, former))
+            if hit:
+                return
+            # A kill between two pieces of work proves little: once more, when it works again.
+            await recovery
+
+    async def _end(self, fault: Fault, process: asyncio.subprocess.Process) -> bool:
+        """Kill a worker, or ask it to go; returns whether that hit work in flight."""
         uploads = self.book.in_flight
-        process.send_signal(signal.SIGKILL if fault.action == "kill" else signal.SIGTERM)
-        began = time.monotonic()
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL if fault.action == "kill" else signal.SIGTERM)
         await process.wait()
-        hit = uploads > 0 if role == "web" else await self._is_busy(role)
+        return uploads > 0 if fault.target == "web" else await self._is_busy(fault.target)
+
+    async def _freeze(self, fault: Fault, process: asyncio.subprocess.Process) -> None:
+        self._frozen.add(process.pid)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGSTOP)
+        hit = await self._is_busy(fault.target)
+        await asyncio.sleep(fault.lasts_s)
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGCONT)
         self._note(fault, hit=hit)
-        self._time_recovery(role, began, partial(self._is_ready, role, process.pid))
 
     async def _kill_server(self, fault: Fault) -> None:
         name = fault.target
@@ -171,7 +183,8 @@ class Striker:
             return self.book.in_flight > 0
         return bool(await self.groups.lag(role))
 
-    async def _next_process(self, role: str) -> asyncio.subprocess.Process:
+    async def _process_of(self, role: str) -> asyncio.subprocess.Process:
+        """Return the process of a role, the next one where it is just being started again."""
         child = self.system.running.supervisor.children[role]
         while child.process is None or child.process.returncode is not None:  # noqa: ASYNC110 - no event
             await asyncio.sleep(_AIM_POLL_S)
@@ -195,7 +208,7 @@ class Striker:
 
     def _time_recovery(
         self, role: str, began: float, is_well: Callable[[], Awaitable[bool]]
-    ) -> None:
+    ) -> asyncio.Task[None]:
         async def wait() -> None:
             while not await is_well():
                 if time.monotonic() - began > _RECOVERY_LIMIT_S:
@@ -207,6 +220,7 @@ class Striker:
         task = asyncio.create_task(wait())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _note(self, fault: Fault, *, hit: bool) -> None:
         self.damage.note(fault, hit=hit)
