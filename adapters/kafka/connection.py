@@ -22,6 +22,7 @@ from pipeline.errors import (
 )
 
 KAFKA = "kafka"
+_LISTENING_S = 0.5
 
 # The broker, or the way to it, is away: nothing is wrong with what was asked.
 _AWAY = (
@@ -144,7 +145,9 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
         finally:
             opened.close()
     except (errors.KafkaConnectionError, ConnectionResetError, BrokenPipeError):
-        return "hangs up before it says a word"
+        # A broker that wants a password listens until it is spoken to; a proxy whose broker is
+        # gone, or a broker that is just dying, hangs up by itself.
+        return "hangs up before it says a word" if await _listens(host, int(port)) else None
     except (errors.KafkaError, ValueError) as refusal:
         return f"refuses the credentials ({refusal})"
     except ssl.SSLError as refusal:
@@ -152,3 +155,19 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
     except (TimeoutError, OSError):
         return None
     return None
+
+
+async def _listens(host: str, port: int) -> bool:
+    """Whether somebody accepts a connection and then waits to be spoken to."""
+    try:
+        async with asyncio.timeout(_LISTENING_S):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except TimeoutError:
+        return True
+    except OSError:
+        return False
+    return False

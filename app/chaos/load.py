@@ -66,15 +66,16 @@ class Station:
     chance: random.Random
     _count: int = 0
 
-    async def run(self, pictures: Sequence[bytes], period_s: float, until_s: float) -> None:
-        """Take a picture every `period_s` until the monotonic time `until_s`, then catch up.
+    async def run(self, pictures: Sequence[bytes], period_s: float, over: asyncio.Event) -> None:
+        """Take a picture every `period_s` until it is over, then catch up.
 
         What it could not send in its time goes as soon as it can: nothing is thrown away.
         """
         due = time.monotonic() + self.chance.uniform(0, period_s)
         gaps: list[float] = []
-        while due < until_s:
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        while not over.is_set():
+            if await happens_within(over, due - time.monotonic()):
+                return
             self.book.asked += 1
             await self.send(Upload("good", self.chance.choice(pictures), None, {}))
             gaps = gaps or self.chance.sample(_GAPS, len(_GAPS))
@@ -150,11 +151,11 @@ class Saboteur:
     store: Objects
     partitions: int
 
-    async def run(self, poison: Iterator[Poison], until_s: float) -> None:
-        """Plant until the monotonic time `until_s`."""
-        while time.monotonic() < until_s:
+    async def run(self, poison: Iterator[Poison], over: asyncio.Event) -> None:
+        """Plant until it is over."""
+        while not over.is_set():
             await self.plant(next(poison))
-            await asyncio.sleep(self.station.chance.uniform(0.5, 1.5) * _POISON_EVERY_S)
+            await happens_within(over, self.station.chance.uniform(0.5, 1.5) * _POISON_EVERY_S)
 
     async def plant(self, poison: Poison) -> None:
         """Plant one, however long it takes."""
@@ -188,7 +189,8 @@ class Saboteur:
 
     async def _publish(self, topic: str, value: bytes | None, buries: Any) -> None:
         partition = self.station.chance.randrange(self.partitions)
-        sent = await self.producer.send_and_wait(topic, value, partition=partition)
+        key = self.station.name.encode()
+        sent = await self.producer.send_and_wait(topic, value, key=key, partition=partition)
         place = Position(sent.topic, sent.partition, sent.offset)
         self.station.book.planted[place] = dict(buries)
 
@@ -214,17 +216,25 @@ async def review(http: httpx.AsyncClient, book: Book, image_id: str, key: str) -
 
 
 async def review_some(
-    http: httpx.AsyncClient, book: Book, is_wanted: Callable[[Sent], bool], until_s: float
+    http: httpx.AsyncClient, book: Book, is_wanted: Callable[[Sent], bool], over: asyncio.Event
 ) -> None:
-    """Review one in `_REVIEW_EVERY` uploads until the monotonic time `until_s`."""
+    """Review one in `_REVIEW_EVERY` uploads until it is over."""
     done = 0
-    while time.monotonic() < until_s:
-        await asyncio.sleep(0.5)
+    while not await happens_within(over, 0.5):
         wanted = [one for one in book.sent if is_wanted(one)]
-        while done * _REVIEW_EVERY < len(wanted) and time.monotonic() < until_s:
+        while done * _REVIEW_EVERY < len(wanted) and not over.is_set():
             one = wanted[done * _REVIEW_EVERY]
             done += 1
             await review(http, book, one.image_id, f"review-{one.image_id}")
+
+
+async def happens_within(event: asyncio.Event, limit_s: float) -> bool:
+    """Wait for an event, `limit_s` at most; returns whether it has happened."""
+    try:
+        await asyncio.wait_for(event.wait(), max(0.0, limit_s))
+    except TimeoutError:
+        return False
+    return True
 
 
 def open_http(url: str) -> httpx.AsyncClient:

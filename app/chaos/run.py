@@ -123,6 +123,7 @@ class _Run:
         ):
             self.began_s = time.monotonic()
             until_s = self.began_s + wanted.minutes * 60
+            over = asyncio.Event()
             stations = [
                 Station(f"station-{number}", http, self.book, random.Random(dice.random()))  # noqa: S311 - as above
                 for number in range(STATIONS)
@@ -131,23 +132,24 @@ class _Run:
             saboteur = Saboteur(saboteur_station, producer, store, PARTITIONS)
             poison = iter(Poisoner(wanted.seed, self.taught.pictures))
             sending = asyncio.gather(
-                *(
-                    one.run(self.taught.pictures, STATIONS / wanted.rate, until_s)
-                    for one in stations
-                ),
-                saboteur.run(poison, until_s),
-                review_some(http, self.book, self._is_defect(), until_s),
+                *(one.run(self.taught.pictures, STATIONS / wanted.rate, over) for one in stations),
+                saboteur.run(poison, over),
+                review_some(http, self.book, self._is_defect(), over),
             )
+            striking = asyncio.create_task(self.striker.run(self.faults, self.began_s))
             try:
-                await self.striker.run(self.faults, self.began_s)
                 await asyncio.sleep(max(0.0, until_s - time.monotonic()))
                 self.in_time = self.book.good
+                # Kills that missed are repeated, and need work to hit.
+                await striking
+                over.set()
                 self.tell("healing")
                 await self.striker.heal()
                 await asyncio.wait_for(sending, _CATCH_UP_S)
             except TimeoutError:
                 self.troubles.append(f"senders are not done {_CATCH_UP_S:g} s after the last fault")
             finally:
+                striking.cancel()
                 sending.cancel()
 
     def _is_defect(self) -> Callable[[Sent], bool]:

@@ -22,9 +22,9 @@ from app.chaos.schedule import WORKERS, Fault
 from app.chaos.system import System
 from app.chaos.watch import GroupWatch
 
-_AIM_LIMIT_S = 6.0
+_AIM_LIMIT_S = 8.0
 _AIM_POLL_S = 0.05
-_TRIES = 3
+_TRIES = 2
 _RECOVERY_LIMIT_S = 120.0
 _STAGES = ("anomaly", "embed", "llm", "record")
 
@@ -122,10 +122,14 @@ class Striker:
             return
         for _ in range(_TRIES if fault.action == "kill" else 1):
             if fault.action == "kill":
-                await self._aim(role)
-            process = await self._process_of(role)
+                process, hit = await self._kill_at_work(role)
+            else:
+                process = await self._process_of(role)
+                hit = await self._is_busy(role)
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
             former, began = process.pid, time.monotonic()
-            hit = await self._end(fault, process)
+            await process.wait()
             self._note(fault, hit=hit)
             recovery = self._time_recovery(role, began, partial(self._is_ready, role, former))
             if hit:
@@ -133,13 +137,24 @@ class Striker:
             # A kill between two pieces of work proves little: once more, when it works again.
             await recovery
 
-    async def _end(self, fault: Fault, process: asyncio.subprocess.Process) -> bool:
-        """Kill a worker, or ask it to go; returns whether that hit work in flight."""
-        uploads = self.book.in_flight
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(signal.SIGKILL if fault.action == "kill" else signal.SIGTERM)
-        await process.wait()
-        return uploads > 0 if fault.target == "web" else await self._is_busy(fault.target)
+    async def _kill_at_work(self, role: str) -> tuple[asyncio.subprocess.Process, bool]:
+        """SIGKILL a worker, if possible while it has work that is not committed."""
+        deadline = time.monotonic() + _AIM_LIMIT_S
+        while True:
+            process = await self._process_of(role)
+            hit = False
+            if await self._is_busy(role):
+                # Stopped for a moment, so that what was seen is still so when it dies.
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGSTOP)
+                hit = await self._is_busy(role)
+            if hit or time.monotonic() > deadline:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                return process, hit
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(_AIM_POLL_S)
 
     async def _freeze(self, fault: Fault, process: asyncio.subprocess.Process) -> None:
         self._frozen.add(process.pid)
@@ -170,14 +185,6 @@ class Striker:
         self._note(fault, hit=hit)
 
     # -- what is going on ------------------------------------------------------------------
-    async def _aim(self, role: str) -> None:
-        """Wait a little until the role has work that is not committed, or an upload under way."""
-        deadline = time.monotonic() + _AIM_LIMIT_S
-        while time.monotonic() < deadline:
-            if self.book.in_flight if role == "web" else await self._is_busy(role):
-                return
-            await asyncio.sleep(_AIM_POLL_S)
-
     async def _is_busy(self, role: str) -> bool:
         if role == "web":
             return self.book.in_flight > 0

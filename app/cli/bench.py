@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 import shutil
 import tempfile
@@ -89,6 +90,8 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
     if seed is None:
         seed = secrets.randbelow(2**32)
     click.echo(f"seed {seed}", err=True)
+    # Clients of its own lose their brokers on purpose, and would tell so on every line.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     plan = ChaosPlan(minutes, seed, int(brokers), rate)
     folder = Path(tempfile.mkdtemp(prefix="lineside-chaos-"))
     passed = False
