@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 from adapters.kafka.connection import KafkaConnection, explain_refusal
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError
+from tests.services import until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -17,6 +18,7 @@ async def server(serve: Serve) -> AsyncIterator[KafkaConnection]:
         yield KafkaConnection(f"127.0.0.1:{listening.sockets[0].getsockname()[1]}")
     finally:
         listening.close()
+        await until(lambda: len(asyncio.all_tasks()) == 1, "every connection has ended")
 
 
 async def hang_up_at_once(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
