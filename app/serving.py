@@ -9,6 +9,7 @@ from typing import Any
 
 import uvicorn
 
+from console.problems import problem
 from pipeline.errors import ConfigError
 
 
@@ -38,7 +39,7 @@ class HttpServer:
             ConfigError: the port is in use.
         """
         config = uvicorn.Config(
-            self._app,
+            _Farewell(self._app),
             host=self._host,
             port=self._port,
             log_config=None,
@@ -62,6 +63,31 @@ class HttpServer:
             server.should_exit = True
             await serving
             raise
+
+
+class _Farewell:
+    """Tells requests that outlast the server to come again, where it would answer 500."""
+
+    def __init__(self, app: Any) -> None:
+        """Wrap an ASGI app."""
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one connection; uvicorn cancels what is not done when it stops."""
+        has_begun = False
+
+        async def note(message: Any) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, note)
+        except asyncio.CancelledError:
+            if has_begun or scope["type"] != "http":
+                raise
+            detail = "the server stops before this is done; send it again"
+            await problem(503, "stopping", detail, retry_after_s=1)(scope, receive, send)
 
 
 class _QuietServer(uvicorn.Server):
