@@ -10,8 +10,9 @@ import pytest_asyncio
 
 from pipeline.compute import ComputeThread
 from pipeline.stage import Settled
-from schemas.event import Event, StageEvent
+from schemas.event import Event, ImageEvent, StageEvent
 from schemas.message import Message
+from schemas.subject import Subject
 from schemas.topics import STAGES, triggers_of
 from tests.stage_rig import Plant, Sabotaged, comparable, running_plant, settle
 
@@ -96,3 +97,21 @@ async def test_poison_takes_no_neighbour_along(plant: Plant, name: str) -> None:
     spoilt = await settle(Sabotaged(stage, victim.event_id), mixed)
     assert spoilt.buried == ["bug", "not_json", "null_value", "schema"]
     assert spoilt.outputs == healthy.outputs
+
+
+def _from_a_newer_sender(event: Event) -> Event:
+    """The event as a later version may send it: with a field that nobody here knows."""
+    assert isinstance(event, ImageEvent)
+    said = {**event.subject.model_dump(mode="json"), "operator_badge": "17"}
+    return event.model_copy(update={"subject": Subject.model_validate(said)})
+
+
+async def test_g17_what_a_newer_sender_adds_travels_through_every_stage(
+    plant: Plant, name: str
+) -> None:
+    events = [event for event in plant.inputs(name) if isinstance(event, ImageEvent)]
+    made = await settle(plant.stages[name], [_from_a_newer_sender(event) for event in events])
+    told = [output["subject"] for output in made.outputs.values() if "subject" in output]
+    assert bool(told) == (name in {"embed", "anomaly", "llm"})
+    assert {subject.get("operator_badge") for subject in told} <= {"17"}
+    assert made.buried == []
