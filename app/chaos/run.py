@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class _Run:
         self.book = Book()
         self.feed = FeedClient(system.url)
         self.groups = GroupWatch(system.connection)
-        self.memory = MemoryWatch(self._pids)
+        self.memory = MemoryWatch(self._pids, self._works_since)
         self.striker = Striker(system, self.book, self.groups, on_fault=self._told_fault)
         self.faults = plan(wanted.seed, wanted.minutes, system.ground)
         self.began_s = 0.0
@@ -220,16 +220,24 @@ class _Run:
         raise ConfigError("the brokers do not answer after the run; see their logs")
 
     # -- telling ---------------------------------------------------------------------------
-    def _pids(self) -> dict[str, int]:
+    def _pids(self) -> dict[str, Sequence[int]]:
         children = self.system.running.supervisor.children
-        roles = {role: child.process for role, child in children.items()}
-        pids = {
-            role: process.pid
-            for role, process in roles.items()
-            if process is not None and process.returncode is None
+        roles: dict[str, Sequence[int]] = {
+            role: (child.process.pid,)
+            for role, child in children.items()
+            if child.process is not None and child.process.returncode is None
         }
-        brokers = self.system.broker.pids
-        return pids | {f"broker-{number}": pid for number, pid in enumerate(brokers, 1)}
+        return roles | {"broker": self.system.broker.pids}
+
+    def _works_since(self, role: str, created: float) -> float | None:
+        """A role notes its address when everything in it is built; a broker just starts."""
+        if role not in self.system.running.supervisor.children:
+            return created
+        try:
+            noted = (self.system.direct.state_dir / "roles" / f"{role}.json").stat().st_mtime
+        except OSError:
+            return None
+        return noted if noted > created else None
 
     def _told_fault(self, fault: Fault, hit: bool) -> None:  # noqa: FBT001 - a callback's two values
         at_s = time.monotonic() - self.began_s

@@ -25,7 +25,7 @@ from app.chaos.watch import GroupWatch
 _AIM_LIMIT_S = 8.0
 _AIM_POLL_S = 0.05
 _TRIES = 2
-_RECOVERY_LIMIT_S = 120.0
+_RECOVERY_LIMIT_S = 180.0
 _STAGES = ("anomaly", "embed", "llm", "record")
 
 
@@ -62,6 +62,7 @@ class Striker:
     damage: Damage = field(default_factory=Damage)
     on_fault: Callable[[Fault, bool], None] = lambda _fault, _hit: None
     _frozen: set[int] = field(default_factory=set)
+    _strikes: Counter[str] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, faults: Sequence[Fault], began_s: float) -> None:
@@ -216,8 +217,13 @@ class Striker:
     def _time_recovery(
         self, role: str, began: float, is_well: Callable[[], Awaitable[bool]]
     ) -> asyncio.Task[None]:
+        self._strikes[role] += 1
+        strike = self._strikes[role]
+
         async def wait() -> None:
             while not await is_well():
+                if self._strikes[role] != strike:
+                    return  # hit again before it was back: the last strike counts
                 if time.monotonic() - began > _RECOVERY_LIMIT_S:
                     self.damage.never_recovered.append(role)
                     return

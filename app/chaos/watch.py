@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -29,7 +29,7 @@ _RECONNECT_S = 0.5
 _COMMITS_EVERY_S = 2.0
 _MEMORY_EVERY_S = 1.0
 _ANSWER_LIMIT_S = 8.0
-# A process first grows into its models and caches; what counts is what it does afterwards.
+# A process that works first grows into its buffers; what counts is what it does afterwards.
 _GROWN_UP_S = 20.0
 
 
@@ -156,7 +156,7 @@ class GroupWatch:
 
 # -- memory ------------------------------------------------------------------------------------
 class Sample(NamedTuple):
-    """Resident memory of one process at one time."""
+    """Resident memory of one process; `age_s` counts from when it could work, -1 before."""
 
     pid: int
     age_s: float
@@ -165,19 +165,27 @@ class Sample(NamedTuple):
 
 @dataclass(slots=True)
 class MemoryWatch:
-    """Samples the memory of every role's current process."""
+    """Samples the memory of every role's current processes.
 
-    pids: Callable[[], Mapping[str, int]]
+    `works_since` says when a process of a role that was created at a time began to work, as
+    Unix times; None when it does not yet.
+    """
+
+    pids: Callable[[], Mapping[str, Sequence[int]]]
+    works_since: Callable[[str, float], float | None]
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
 
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
-            for role, pid in self.pids().items():
-                with contextlib.suppress(psutil.Error):
-                    process = psutil.Process(pid)
-                    age_s = time.time() - process.create_time()
-                    self.samples[role].append(Sample(pid, age_s, process.memory_info().rss))
+            for role, pids in self.pids().items():
+                for pid in pids:
+                    with contextlib.suppress(psutil.Error):
+                        process = psutil.Process(pid)
+                        since = self.works_since(role, process.create_time())
+                        age_s = -1.0 if since is None else time.time() - since
+                        rss_bytes = process.memory_info().rss
+                        self.samples[role].append(Sample(pid, age_s, rss_bytes))
             await asyncio.sleep(_MEMORY_EVERY_S)
 
     def figures(self) -> dict[str, dict[str, float | None]]:
