@@ -170,7 +170,8 @@ class KafkaAdmin:
     async def members(self, group: str) -> list[str]:
         """Return the ids of who is in `group`."""
         async with _answering("describe a group"):
-            (answer,) = await self._client.describe_consumer_groups([group])
+            node = await self._coordinator(group)
+            (answer,) = await self._client.describe_consumer_groups([group], node)
         return [str(member[0]) for row in answer.groups for member in row[5]]
 
     async def move_group(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
@@ -191,7 +192,7 @@ class KafkaAdmin:
         for _ in range(_MOVE_TRIES):
             members = await self.members(group)
             async with _answering("move a group"):
-                node = await self._client.find_coordinator(group)
+                node = await self._coordinator(group)
                 for member in members:
                     await send(LeaveGroupRequest(group, member), node)
                 answer = await send(commit, node)
@@ -203,16 +204,19 @@ class KafkaAdmin:
         raise StalledError(f"group {group} cannot be moved: {reason}; stop its workers, try again")
 
     async def _group_offsets(self, group: str, places: list[ClientPartition]) -> dict[Any, Any]:
+        node = await self._coordinator(group)
+        found: dict[Any, Any] = await self._client.list_consumer_group_offsets(
+            group, node, partitions=places
+        )
+        return found
+
+    async def _coordinator(self, group: str) -> int:
         while True:
             try:
-                found: dict[Any, Any] = await self._client.list_consumer_group_offsets(
-                    group, partitions=places
-                )
+                return int(await self._client.find_coordinator(group))
             except errors.GroupCoordinatorNotAvailableError:
                 # The first group of a new cluster: Kafka is just making its offsets topic.
                 await asyncio.sleep(_RETRY_S)
-            else:
-                return found
 
     async def _cluster(self) -> Mapping[str, Any]:
         async with _answering("describe the cluster"):
