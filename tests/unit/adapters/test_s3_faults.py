@@ -35,6 +35,8 @@ def server() -> Iterator[tuple[S3Objects, Script]]:
             time.sleep(seconds)
             with suppress(BrokenPipeError):  # the client did not wait for a slow answer
                 self.send_response(status)
+                if body.startswith(b"<"):
+                    self.send_header("Content-Type", "application/xml")
                 self.send_header("Content-Length", str(len(body) if promised is None else promised))
                 self.end_headers()
                 self.wfile.write(body)
