@@ -114,4 +114,4 @@ async def test_memory_stays_flat_when_ten_times_more_is_sent_than_fits(tmp_path:
         (rows,) = tables.execute("SELECT count(*) FROM images WHERE state = 'accepted'").fetchone()
     assert rows == taken + EACH
     # Each admitted byte is held twice for a moment; 48 senders without a gate would be 288 MB.
-    assert grown < 4 * GATE_BYTES + 20_000_000
+    assert grown < 2 * GATE_BYTES + 20_000_000
