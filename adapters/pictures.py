@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageOps
 
 from pipeline.errors import PoisonError
+from pipeline.jpeg_scan import read_scans
 
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 100_000_000
@@ -45,9 +46,12 @@ def decode_rgb(
         (H, W, 3) uint8 RGB, contiguous and writable.
 
     Raises:
-        PoisonError: `not_an_image`, `image_too_large`, `unsupported_image` or `corrupt_image`.
+        PoisonError: `not_an_image`, `image_too_large`, `unsupported_image`, `corrupt_image` or
+            `truncated_image`.
     """
     image = _open(data, max_bytes=max_bytes, max_pixels=max_pixels)
+    if image.format in ("JPEG", "MPO"):
+        _refuse_missing_pixels(data)
     with _decoding():
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _DEEP_GREY:
@@ -133,6 +137,26 @@ def _open(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
         size = f"{image.width} x {image.height}"
         raise PoisonError("image_too_large", f"{size} pixels; the limit is {max_pixels}")
     return image
+
+
+def _refuse_missing_pixels(jpeg: bytes) -> None:
+    """Refuse what would be painted grey where its bytes are missing, and judged as if it were so.
+
+    Raises:
+        PoisonError: `truncated_image`.
+    """
+    scans = read_scans(jpeg)
+    is_whole = not scans.lacks_scans
+    if scans.probe is not None:
+        try:
+            probe = Image.open(io.BytesIO(scans.probe), formats=("JPEG",))
+            probe.draft("L", (1, 1))  # an eighth of the size: bytes are read, few pixels made
+            probe.load()
+        except OSError:
+            is_whole = False
+    if not is_whole:
+        message = "pixels are missing: the file was cut off on its way; send it again"
+        raise PoisonError("truncated_image", message)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,16 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name, least in _CHATTY.items():
         logging.getLogger(name).setLevel(least)
+
+
+def note_act(state_dir: Path, act: Mapping[str, Any]) -> None:
+    """Keep what a person decided on the command line: one JSON line in `logs/audit.log`."""
+    folder = state_dir / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    line = json.dumps({"time": now, **act}, ensure_ascii=False)
+    with (folder / "audit.log").open("a", encoding="utf-8") as log:
+        log.write(line + "\n")
 
 
 def dump_tasks_on(number: int) -> None:

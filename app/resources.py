@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from adapters.clock import SystemClock
 from adapters.embedded_broker import read_broker_file
@@ -17,7 +18,7 @@ from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
 from adapters.objects import Objects, open_objects
 from adapters.sql.catalog import SqlCatalog
-from adapters.sql.engine import Database, migrate, open_database
+from adapters.sql.engine import Database, migrate, open_database, parse_url
 from adapters.sql.inspections import SqlInspections
 from adapters.sql.outbox import SqlOutbox
 from app.settings import Settings
@@ -93,6 +94,18 @@ def kafka_connection(settings: Settings, servers: str) -> KafkaConnection:
         ssl_certfile=kafka.ssl_certfile,
         ssl_keyfile=kafka.ssl_keyfile,
     )
+
+
+def local_folders(settings: Settings) -> list[Path]:
+    """Return the folders on this machine that fill up with what is kept."""
+    folders = [settings.state_dir]
+    objects = urlsplit(settings.objects_url)
+    if objects.scheme == "file":
+        folders.append(Path(unquote(objects.path)))
+    database = parse_url(settings.database_url)
+    if database.get_backend_name() == "sqlite" and database.database:
+        folders.append(Path(database.database).parent)
+    return [folder for folder in folders if folder.is_dir()] or [Path()]
 
 
 async def migrate_tables(settings: Settings) -> None:

@@ -92,6 +92,11 @@ class WebSettings(Section):
     allowed_origins: tuple[str, ...] = ()
     upload_limit_mb: int = Field(50, ge=1, le=2000)
     tokens: tuple[SecretStr, ...] = ()
+    outbox_limit_rows: int = Field(200_000, ge=1)
+    outbox_keep_days: float = Field(14, gt=0)
+    min_free_disk_mb: int = Field(300, ge=0)
+    broker_outage: Literal["accept", "refuse"] = "accept"
+    reconcile_after_s: float = Field(60, ge=1)
 
     @property
     def is_loopback(self) -> bool:

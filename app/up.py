@@ -23,7 +23,7 @@ from app.resources import kafka_connection, migrate_tables
 from app.roles import ROLES
 from app.settings import Settings
 from app.supervisor import Supervisor
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StalledError
 
 logger = logging.getLogger(__name__)
 
@@ -176,7 +176,8 @@ async def _broker(
 async def _keep_broker(broker: EmbeddedBroker) -> None:
     """Start the broker again when it dies; the roles wait for it meanwhile."""
     while True:
-        await broker.wait_died()
+        with contextlib.suppress(StalledError):
+            await broker.wait_died()
         logger.warning("the broker died and is started again", extra={"action": "broker_died"})
         await broker.start_node(1)
         await broker.wait_ready()

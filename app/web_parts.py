@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import httpx
 
+from adapters.kafka.progress import KafkaProgress
 from adapters.pictures import overlay, thumbnail
+from adapters.sql.unanswered import SqlUnanswered
+from app.resources import local_folders
 from app.roles import Kit
 from app.serving import HttpServer
 from app.web import WebParts, build_web_app
@@ -24,7 +28,9 @@ from pipeline.lifecycle import Service
 from producers.folder_watch import FolderWatcher, WatchOptions
 from producers.image_check import check_image
 from producers.ingest import Ingest, IngestLimits, IngestPorts
+from producers.reconciler import Reconciler, ReconcilerPace, ReconcilerPorts
 from producers.relay import Relay
+from producers.room import Room, RoomLimits
 from producers.sweep import Sweep
 from producers.upload_api import build_router as build_upload
 
@@ -36,13 +42,22 @@ class WebRole:
     ingest: Ingest
     relay: Relay
     sweep: Sweep
+    room: Room
+    reconciler: Reconciler
     feed: Feed
     watchers: Sequence[Service]
 
     @property
     def services(self) -> list[Service]:
         """All of them."""
-        return [self.relay, self.sweep, self.feed, *self.watchers]
+        return [
+            self.relay,
+            self.sweep,
+            self.room,
+            self.reconciler,
+            self.feed,
+            *self.watchers,
+        ]
 
 
 @asynccontextmanager
@@ -61,7 +76,7 @@ async def open_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
         parts = WebParts(
             routers=[
-                build_upload(role.ingest),
+                build_upload(role.ingest, telemetry=kit.telemetry),
                 build_console(needs, search),
                 build_feed(role.feed),
             ],
@@ -83,6 +98,10 @@ def _build(kit: Kit) -> WebRole:
     resources, clock = kit.resources, kit.clock
     relay = Relay(resources.outbox, resources.sink, clock=clock)
     resources.on_append.append(relay.wake)
+    feed = Feed(
+        Hub(), resources.open_reader, resources.describe_log, clock=clock, telemetry=kit.telemetry
+    )
+    room = _room(kit, lambda: feed.is_away or bool(relay.not_ready()))
     ports = IngestPorts(
         store=resources.objects,
         bucket=resources.objects.bucket,
@@ -91,15 +110,49 @@ def _build(kit: Kit) -> WebRole:
         find_image=resources.inspections.get,
         clock=clock,
         wake=relay.wake,
+        check_room=room.check,
     )
     ingest = Ingest(ports, IngestLimits(max_bytes=kit.max_bytes))
     sweep = Sweep(
         resources.objects, resources.outbox, resources.outbox, clock=clock, wake=relay.wake
     )
-    feed = Feed(
-        Hub(), resources.open_reader, resources.describe_log, clock=clock, telemetry=kit.telemetry
+    reconciler = _reconciler(kit)
+    return WebRole(ingest, relay, sweep, room, reconciler, feed, _watchers(kit, ingest))
+
+
+def _room(kit: Kit, broker_away: Callable[[], bool]) -> Room:
+    web = kit.settings.web
+    limits = RoomLimits(
+        rows=web.outbox_limit_rows,
+        free_bytes=web.min_free_disk_mb * 1_000_000,
+        accept_without_broker=web.broker_outage == "accept",
+        keep_s=web.outbox_keep_days * 86_400,
     )
-    return WebRole(ingest, relay, sweep, feed, _watchers(kit, ingest))
+    folders = local_folders(kit.settings)
+
+    def free_bytes() -> int:
+        return min(shutil.disk_usage(folder).free for folder in folders)
+
+    return Room(
+        kit.resources.outbox,
+        free_bytes,
+        clock=kit.clock,
+        limits=limits,
+        broker_away=broker_away,
+        telemetry=kit.telemetry,
+    )
+
+
+def _reconciler(kit: Kit) -> Reconciler:
+    resources = kit.resources
+    ports = ReconcilerPorts(
+        images=SqlUnanswered(resources.database),
+        progress=KafkaProgress(resources.connection),
+        sink=resources.sink,
+        clock=kit.clock,
+    )
+    pace = ReconcilerPace(after_s=kit.settings.web.reconcile_after_s)
+    return Reconciler(ports, source="/lineside/web", pace=pace, telemetry=kit.telemetry)
 
 
 def _watchers(kit: Kit, ingest: Ingest) -> list[Service]:

@@ -26,10 +26,20 @@ async def fetch_verified(store: BlobStore, ref: ImageRef, *, max_bytes: int) -> 
     if len(data) != ref.size_bytes:
         message = f"{ref.key} has {len(data)} bytes where the event says {ref.size_bytes}"
         raise PoisonError("size_mismatch", message)
+    return await verified(data, sha256=ref.sha256, key=ref.key)
+
+
+async def verified(data: bytes, *, sha256: str, key: str) -> bytes:
+    """Return the bytes if they are those that were stored under the key.
+
+    Raises:
+        PoisonError: `sha256_mismatch`.
+    """
     if len(data) < _HASH_INLINE_BYTES:
         digest = hashlib.sha256(data).hexdigest()
     else:
         digest = await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
-    if digest != ref.sha256:
-        raise PoisonError("sha256_mismatch", f"{ref.key} holds other bytes than the event names")
+    if digest != sha256:
+        message = f"{key} was altered: it holds other bytes than were stored; send the file again"
+        raise PoisonError("sha256_mismatch", message)
     return data

@@ -169,6 +169,18 @@ class OutboxRow(NamedTuple):
     message: Message
 
 
+class Lease(Protocol):
+    """The right to be the only one, which the world may take away at any moment."""
+
+    async def check(self) -> None:
+        """Return if the right was not lost up to now: ask before each act that depends on it.
+
+        Raises:
+            DependencyDownError: `database`; it is lost, or nobody can tell.
+        """
+        ...
+
+
 class Outbox(Protocol):
     """Facts and their publication in one transaction (architecture.md section 5)."""
 
@@ -189,16 +201,38 @@ class Outbox(Protocol):
         """
         ...
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
-        """Return unpublished rows, oldest first, chosen by their flag."""
+    async def pending(self, limit: int, max_bytes: int = 4_000_000) -> Sequence[OutboxRow]:
+        """Return unpublished rows, oldest first, chosen by their flag.
+
+        At most `limit` of them and `max_bytes` of values, but one if there is any.
+        """
         ...
 
     async def mark_published(self, positions: Mapping[int, Position]) -> None:
         """Note where rows were published."""
         ...
 
-    def lease(self) -> AbstractAsyncContextManager[None]:
-        """Wait to be the only relay, and stay it until the context ends."""
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
+        """Wait to be the only relay, and stay it until the context ends or the lease is lost."""
+        ...
+
+
+class OutboxBacklog(NamedTuple):
+    """What waits for the relay; `oldest_at` is None when nothing does."""
+
+    rows: int
+    oldest_at: datetime | None
+
+
+class OutboxKeeping(Protocol):
+    """What the outbox holds, and what it need not hold any longer."""
+
+    async def backlog(self) -> OutboxBacklog:
+        """Count the rows that wait."""
+        ...
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Drop the oldest rows that were published before then; returns how many, 0 at the end."""
         ...
 
 
@@ -213,7 +247,7 @@ class Reservations(Protocol):
         """Drop a row that is still `storing`; an accepted or unknown one is left alone."""
         ...
 
-    def sweep_lease(self) -> AbstractAsyncContextManager[None]:
+    def sweep_lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only sweep (another lock than the relay's), and stay it."""
         ...
 

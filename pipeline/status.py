@@ -162,6 +162,21 @@ def judge_image(
     )
 
 
+def unanswered(
+    upload: Trigger | None, requests: Iterable[Trigger], outcomes: Collection[Outcome]
+) -> Mapping[str, Trigger]:
+    """Return, per stage that an image waits for, the newest trigger that it has not answered."""
+    order = _Order(None if upload is None else upload.event_id)
+    triggers = [*([upload] if upload else []), *requests]
+    by_stage = {stage: _Answers(order, stage, outcomes) for stage in JUDGED_STAGES}
+    newest = {stage: _newest(order, triggers, stage) for stage in JUDGED_STAGES}
+    return {
+        stage: trigger
+        for stage, trigger in newest.items()
+        if trigger is not None and not _is_settled(stage, trigger, by_stage)
+    }
+
+
 class _Order:
     """Newest origin last. A request is newer than its upload, whatever the sender's clock says."""
 

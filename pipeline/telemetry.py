@@ -30,6 +30,9 @@ MetricName = Literal[
     "loop_lag_seconds",
     "uploads",
     "outbox_pending",
+    "outbox_oldest_seconds",
+    "disk_free_bytes",
+    "reconciled",
     "feed_clients",
     "feed_events",
 ]
@@ -88,6 +91,9 @@ METRICS: Mapping[MetricName, Metric] = MappingProxyType(
         "loop_lag_seconds": Metric("gauge", "seconds", "the event loop woke up late"),
         "uploads": Metric("counter", "requests", "answers to image uploads", ("outcome",)),
         "outbox_pending": Metric("gauge", "rows", "wait for the relay"),
+        "outbox_oldest_seconds": Metric("gauge", "seconds", "age of the oldest row that waits"),
+        "disk_free_bytes": Metric("gauge", "bytes", "free where images and tables are kept"),
+        "reconciled": Metric("counter", "events", "the log had lost, published again", _STAGE),
         "feed_clients": Metric("gauge", "clients", "connected to the live feed"),
         "feed_events": Metric("counter", "events", "sent to live clients"),
     }

@@ -1,4 +1,4 @@
-"""Is this an image we can inspect? Answered from headers and structure, before any decoding.
+"""Is this an image we can inspect? Answered from headers and structure; nothing is decoded in full.
 
 A file that passes may still hold broken pixels; the stage that decodes it finds out.
 """
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import RefusedError
+from pipeline.jpeg_scan import read_scans
 
 MAX_BYTES = 50_000_000
 MAX_PIXELS = 100_000_000
@@ -135,7 +136,7 @@ def _check_pixels(width: int, height: int, max_pixels: int) -> None:
 def _is_truncated(data: bytes, kind: str) -> bool:
     """Whether the end that the format prescribes is missing."""
     if kind == "JPEG":
-        return _jpeg_is_truncated(data)
+        return _jpeg_is_truncated(data) or _jpeg_lacks_pixels(data)
     if kind == "PNG":
         return data.rfind(b"IEND\xaeB`\x82") < 0
     if kind == "WEBP":
@@ -163,6 +164,20 @@ def _jpeg_is_truncated(data: bytes) -> bool:
         if place + 2 > len(data):
             return True
     return True
+
+
+def _jpeg_lacks_pixels(data: bytes) -> bool:
+    """Whether an end mark hides that pixels are missing; decoders would paint them grey."""
+    scans = read_scans(data)
+    if scans.probe is None:
+        return scans.lacks_scans
+    try:
+        with Image.open(io.BytesIO(scans.probe), formats=("JPEG",)) as image:
+            image.draft("L", (1, 1))  # an eighth of the size: bytes are read, few pixels made
+            image.load()
+    except OSError:
+        return True
+    return False
 
 
 def _bmp_is_truncated(data: bytes) -> bool:

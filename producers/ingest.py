@@ -105,7 +105,10 @@ class FindImage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class IngestPorts:
-    """What ingest needs; `bucket` is the store's own, `wake` tells the relay of new rows."""
+    """What ingest needs; `bucket` is the store's own, `wake` tells the relay of new rows.
+
+    `check_room` raises RefusedError while no image can be taken (producers/room.py).
+    """
 
     store: BlobStore
     bucket: str
@@ -114,6 +117,7 @@ class IngestPorts:
     find_image: FindImage
     clock: Clock
     wake: Callable[[], None] = field(default=lambda: None)
+    check_room: Callable[[], None] = field(default=lambda: None)
 
 
 class Ingest:
@@ -125,6 +129,14 @@ class Ingest:
         self.limits = limits or IngestLimits()
         self._known: dict[str, float] = {}
 
+    def check_room(self) -> None:
+        """Refuse early, before an upload is read.
+
+        Raises:
+            RefusedError: 503 or 507 with `retry_after_s`.
+        """
+        self._ports.check_room()
+
     async def accept(self, data: bytes, capture: Capture) -> Accepted:
         """Take one image; when this returns, it is stored and will be published.
 
@@ -132,6 +144,7 @@ class Ingest:
             RefusedError: 413, 415 or 422 for what the sender must correct, 503 or 507 with
                 `retry_after_s` while the store or the database is away or full.
         """
+        self.check_room()
         try:
             await self._check_product(capture.product)
             facts, sha256 = await self._examine(data)

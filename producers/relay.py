@@ -8,18 +8,19 @@ import logging
 from collections.abc import Sequence
 
 from pipeline.errors import TransientError
-from pipeline.ports import Clock, EventSink, Outbox
+from pipeline.ports import Clock, EventSink, Lease, Outbox
 
 logger = logging.getLogger(__name__)
 
-_LONGEST_PAUSE_S = 5.0
+_LONGEST_PAUSE_S = 2.0
 
 
 class Relay:
     """Publishes what the outbox holds, at least once; `wake` after each append.
 
     Rows written by another process are found by a poll. A batch that fails stops the relay
-    until it succeeds: later rows never overtake it (streaming.md section 10).
+    until it succeeds: later rows never overtake it (streaming.md section 10). A relay that lost its
+    lease sends nothing any more; what it had in flight the next relay sends again, first of all.
     """
 
     name = "relay"
@@ -55,10 +56,10 @@ class Relay:
         failures = 0
         while True:
             try:
-                async with self._outbox.lease():
+                async with self._outbox.lease() as lease:
                     while True:
                         self._news.clear()
-                        await self._drain()
+                        await self._drain(lease)
                         failures = 0
                         self._trouble = None
                         await self._wait_for_news()
@@ -70,13 +71,14 @@ class Relay:
                 logger.warning("outbox rows cannot be published now", extra=fields)
                 await self._clock.sleep(min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 10)))
 
-    async def _drain(self) -> None:
+    async def _drain(self, lease: Lease) -> None:
         while rows := await self._outbox.pending(self._batch):
+            # After the rows were read and before they are sent: another relay, to which the lease
+            # may have gone, begins with these same rows, so that nothing overtakes them.
+            await lease.check()
             positions = await self._sink.publish([row.message for row in rows])
             pairs = zip(rows, positions, strict=True)
             await self._outbox.mark_published({row.row_id: position for row, position in pairs})
-            if len(rows) < self._batch:
-                return
 
     async def _wait_for_news(self) -> None:
         with contextlib.suppress(TimeoutError):

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from pipeline.errors import RefusedError
+from pipeline.telemetry import NullTelemetry, Telemetry
 from producers.ingest import Accepted, Capture, Ingest
 from producers.upload_form import read_upload
 
@@ -53,10 +54,13 @@ class UploadGate:
             self._bytes -= size_bytes
 
 
-def build_router(ingest: Ingest, gate: UploadGate | None = None) -> APIRouter:
+def build_router(
+    ingest: Ingest, gate: UploadGate | None = None, telemetry: Telemetry | None = None
+) -> APIRouter:
     """Build the router of the upload; errors are `RefusedError` and `RequestValidationError`."""
     router = APIRouter(tags=["images"])
     room = gate or UploadGate()
+    measured = telemetry or NullTelemetry()
     limit_bytes = ingest.limits.max_bytes
 
     @router.post("/v1/images", status_code=202, summary="Send one image")
@@ -64,7 +68,15 @@ def build_router(ingest: Ingest, gate: UploadGate | None = None) -> APIRouter:
         try:
             accepted = await receive(request)
         except ClientDisconnect:
+            measured.count("uploads", outcome="broken_off")
             return Response(status_code=400)  # nobody is there to read it
+        except RefusedError as error:
+            measured.count("uploads", outcome=error.slug)
+            raise
+        except RequestValidationError:
+            measured.count("uploads", outcome="invalid_fields")
+            raise
+        measured.count("uploads", outcome="duplicate" if accepted.duplicate else "accepted")
         url = f"/v1/images/{accepted.image_id}"
         answer = {
             "image_id": accepted.image_id,
@@ -75,6 +87,7 @@ def build_router(ingest: Ingest, gate: UploadGate | None = None) -> APIRouter:
         return JSONResponse(answer, status_code=202, headers={"Location": url})
 
     async def receive(request: Request) -> Accepted:
+        ingest.check_room()
         with room.admit(_expected_bytes(request, limit_bytes)):
             form = await read_upload(
                 request.stream(), request.headers.get("content-type", ""), max_bytes=limit_bytes

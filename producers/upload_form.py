@@ -49,6 +49,8 @@ async def read_upload(
         raise
     except MultipartParseError as error:
         raise RefusedError(422, "bad_form", f"the multipart body is broken: {error}") from None
+    finally:
+        reader.close()
 
 
 async def _drain(chunks: AsyncIterator[bytes]) -> None:
@@ -84,6 +86,12 @@ class _Reader:
                 "on_end": self._end,
             },
         )
+
+    def close(self) -> None:
+        """Let go of the picture: the parser's callbacks are a circle that holds it for long."""
+        self._parser.callbacks = {}
+        self._body = bytearray()
+        self._form = UploadForm()
 
     def write(self, chunk: bytes) -> None:
         self._parser.write(chunk)
@@ -134,6 +142,7 @@ class _Reader:
     def _end_part(self) -> None:
         if self._name == "file":
             self._form.file = bytes(self._body)
+            self._body = bytearray()
             return
         try:
             self._form.fields[self._name] = self._body.decode()

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from adapters.embedded_broker import EmbeddedBroker
-from pipeline.errors import ConfigError
-from tests.services import IN_CI, missing, postgres_server, s3_server
+from tests.services import IN_CI, kafka_server, postgres_server, s3_server
 
 # As app/__init__.py: threads that spin while they wait make models ten times slower here.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -22,22 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Bootstrap servers of a real Apache Kafka with no topics yet."""
-    broker = EmbeddedBroker(tmp_path_factory.mktemp("kafka"))
-    # A loop and a thread of its own: the broker dies with the thread that started it, and a
-    # fixture may be asked for while a test's loop runs.
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
-    thread.start()
-    try:
-        asyncio.run_coroutine_threadsafe(broker.__aenter__(), loop).result()
-        yield broker.bootstrap_servers
-        asyncio.run_coroutine_threadsafe(broker.__aexit__(None, None, None), loop).result()
-    except ConfigError as error:
-        missing("Apache Kafka", str(error))
-    finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with kafka_server(tmp_path_factory.mktemp("kafka")) as servers:
+        yield servers
 
 
 @pytest.fixture(scope="session")

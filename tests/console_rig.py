@@ -44,6 +44,11 @@ def heatmap_png() -> bytes:
     return out.getvalue()
 
 
+def pictured(part_id: str = "P-1", **fields: Any) -> Story:
+    """Tell of an image whose bytes are `jpeg()`."""
+    return Story(part_id, data=jpeg(), **fields)
+
+
 @dataclass
 class ConsoleRig:
     """A client of the console, and what lies behind it."""

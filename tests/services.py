@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +14,9 @@ from typing import NoReturn
 
 import pytest
 
+from adapters.embedded_broker import EmbeddedBroker
 from app.chaos.servers import Server, find_postgres, find_s3, postgres_url
+from pipeline.errors import ConfigError
 
 IN_CI = os.environ.get("CI") == "true"
 _START_LIMIT_S = 30.0
@@ -50,6 +53,27 @@ async def until(check: Callable[[], bool], what: str, limit_s: float = 20.0) -> 
         if time.monotonic() > deadline:
             pytest.fail(f"waited {limit_s:g} s in vain: {what}")
         await asyncio.sleep(0.01)
+
+
+@contextmanager
+def kafka_server(folder: Path) -> Iterator[str]:
+    """Run Apache Kafka; yields its bootstrap servers."""
+    broker = EmbeddedBroker(folder)
+    # A loop and a thread of its own: the broker dies with the thread that started it, and a
+    # fixture may be asked for while a test's loop runs.
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(broker.__aenter__(), loop).result()
+        yield broker.bootstrap_servers
+        asyncio.run_coroutine_threadsafe(broker.__aexit__(None, None, None), loop).result()
+    except ConfigError as error:
+        missing("Apache Kafka", str(error))
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
 
 
 @contextmanager

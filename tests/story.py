@@ -30,8 +30,15 @@ def at(seconds: float) -> datetime:
 class Story:
     """One image and what happens to it; nothing is stored anywhere."""
 
-    def __init__(self, part_id: str = "P-1", *, received_s: float = 0, **subject: Any) -> None:
-        sha256 = hashlib.sha256(part_id.encode()).hexdigest()
+    def __init__(
+        self,
+        part_id: str = "P-1",
+        *,
+        received_s: float = 0,
+        data: bytes | None = None,
+        **subject: Any,
+    ) -> None:
+        sha256 = hashlib.sha256(part_id.encode() if data is None else data).hexdigest()
         product = subject.pop("product", "cap")
         self.subject = Subject(
             **{
@@ -45,7 +52,7 @@ class Story:
                     bucket="lineside",
                     key=f"images/{sha256}",
                     sha256=sha256,
-                    size_bytes=100,
+                    size_bytes=100 if data is None else len(data),
                     content_type="image/jpeg",
                 ),
                 **subject,

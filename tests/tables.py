@@ -17,10 +17,12 @@ from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
 from adapters.memory.outbox import MemoryOutbox
 from adapters.memory.tables import MemoryTables
+from adapters.memory.unanswered import MemoryUnanswered
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.engine import Database, migrate, open_database
 from adapters.sql.inspections import SqlInspections
 from adapters.sql.outbox import SqlOutbox
+from adapters.sql.unanswered import SqlUnanswered
 
 
 @dataclass
@@ -31,13 +33,15 @@ class Tables:
     inspections: Any
     catalog: Any
     wakes: list[int]
+    unanswered: Any
     database: Database | None = None
 
 
 def memory_tables() -> Tables:
     tables, wakes = MemoryTables(), [0]
     outbox = MemoryOutbox(tables, source="/lineside/web", on_append=lambda: wakes.append(1))
-    return Tables(outbox, MemoryInspections(tables), MemoryCatalog(tables), wakes)
+    unanswered = MemoryUnanswered(tables, outbox)
+    return Tables(outbox, MemoryInspections(tables), MemoryCatalog(tables), wakes, unanswered)
 
 
 @asynccontextmanager
@@ -46,7 +50,8 @@ async def sql_tables(url: str) -> AsyncIterator[Tables]:
         wakes = [0]
         outbox = SqlOutbox(database, source="/lineside/web", on_append=lambda: wakes.append(1))
         catalog = SqlCatalog(database)
-        yield Tables(outbox, SqlInspections(database), catalog, wakes, database)
+        unanswered = SqlUnanswered(database)
+        yield Tables(outbox, SqlInspections(database), catalog, wakes, unanswered, database)
 
 
 async def fresh_sqlite(template: Path, folder: Path) -> str:

@@ -12,6 +12,8 @@ from aiokafka import AIOKafkaConsumer, errors
 from aiokafka import TopicPartition as ClientPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from adapters.kafka.connection import (
     KafkaConnection,
@@ -19,13 +21,14 @@ from adapters.kafka.connection import (
     explain_refusal,
     stop_quietly,
 )
-from pipeline.errors import ConfigError, LinesideError
+from pipeline.errors import ConfigError, LinesideError, StalledError
 from schemas.message import TopicPartition
 from schemas.topics import TOPICS, Topic
 
 _ANSWER_LIMIT_S = 15.0
 _RETRY_S = 0.1
 _TOPIC_EXISTS = 36
+_MOVE_TRIES = 20
 
 
 class LogRange(NamedTuple):
@@ -148,17 +151,72 @@ class KafkaAdmin:
             rows.append(Lag(place, offset, end, end - (start if offset is None else offset)))
         return sorted(rows, key=lambda row: -row.lag_records)
 
+    async def committed(self, group: str, topics: Collection[str]) -> dict[TopicPartition, int]:
+        """Return the positions that `group` committed in `topics`."""
+        known = await self.topics()
+        places = [
+            ClientPartition(topic, number)
+            for topic in topics
+            for number in range(known.get(topic, 0))
+        ]
+        if not places:
+            return {}
+        async with _answering("read a group's offsets"):
+            rows = await self._group_offsets(group, places)
+        return {
+            TopicPartition(*place): row.offset for place, row in rows.items() if row.offset >= 0
+        }
+
+    async def members(self, group: str) -> list[str]:
+        """Return the ids of who is in `group`."""
+        async with _answering("describe a group"):
+            node = await self._coordinator(group)
+            (answer,) = await self._client.describe_consumer_groups([group], node)
+        return [str(member[0]) for row in answer.groups for member in row[5]]
+
+    async def move_group(self, group: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Set the positions of `group`, which a person decided on.
+
+        Its members are put out of the group first, since Kafka moves only empty ones; those that
+        live come back by themselves, at the new positions.
+
+        Raises:
+            StalledError: members came back faster than the positions were set.
+        """
+        by_topic: dict[str, list[tuple[int, int, str]]] = {}
+        for place, offset in offsets.items():
+            by_topic.setdefault(place.topic, []).append((place.partition, offset, ""))
+        # Neither request has a public method.
+        send = self._client._send_request  # noqa: SLF001 - see above
+        commit = OffsetCommitRequest(group, -1, "", -1, list(by_topic.items()))
+        for _ in range(_MOVE_TRIES):
+            members = await self.members(group)
+            async with _answering("move a group"):
+                node = await self._coordinator(group)
+                for member in members:
+                    await send(LeaveGroupRequest(group, member), node)
+                answer = await send(commit, node)
+            codes = {code for _, rows in answer.topics for _, code in rows}
+            if codes == {0}:
+                return
+            await asyncio.sleep(_RETRY_S)
+        reason = ", ".join(errors.for_code(code).__name__ for code in codes if code)
+        raise StalledError(f"group {group} cannot be moved: {reason}; stop its workers, try again")
+
     async def _group_offsets(self, group: str, places: list[ClientPartition]) -> dict[Any, Any]:
+        node = await self._coordinator(group)
+        found: dict[Any, Any] = await self._client.list_consumer_group_offsets(
+            group, node, partitions=places
+        )
+        return found
+
+    async def _coordinator(self, group: str) -> int:
         while True:
             try:
-                found: dict[Any, Any] = await self._client.list_consumer_group_offsets(
-                    group, partitions=places
-                )
+                return int(await self._client.find_coordinator(group))
             except errors.GroupCoordinatorNotAvailableError:
                 # The first group of a new cluster: Kafka is just making its offsets topic.
                 await asyncio.sleep(_RETRY_S)
-            else:
-                return found
 
     async def _cluster(self) -> Mapping[str, Any]:
         async with _answering("describe the cluster"):

@@ -356,12 +356,17 @@ def _lost_records(group: str, place: ClientPartition, row: Any, start: int) -> s
     return (
         f"group {group} stands at offset {row.offset} of {place.topic}[{place.partition}], but the "
         f"log now starts at {start}: {start - row.offset} records were deleted unprocessed. "
-        "Lengthen the topic's retention; to go on without them, move the group to the log's start"
+        f"Lengthen the topic's retention; to go on without them: {_how_to_move(group)}"
     )
+
+
+def _how_to_move(group: str) -> str:
+    stage = group.removeprefix("lineside.")
+    return f"lineside topics reset-group {stage} --to start --yes"
 
 
 def _out_of_log(group: str, error: Exception) -> str:
     return (
         f"group {group} stands outside the log: {error}. Either records were deleted before they "
-        "were processed, or this is another cluster; move the group deliberately to go on"
+        f"were processed, or this is another cluster; to go on: {_how_to_move(group)}"
     )

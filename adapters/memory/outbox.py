@@ -5,16 +5,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import accumulate
 
 from adapters.memory.tables import ImageRow, MemoryTables
-from pipeline.errors import ConflictError
-from pipeline.ports import OutboxRow
+from pipeline.errors import ConflictError, DependencyDownError
+from pipeline.ports import OutboxBacklog, OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
 from schemas.event import Event
 from schemas.images import ImageUploaded
 from schemas.message import Position
+
+
+class MemoryLease:
+    """A lease that a test takes away by setting `is_lost`."""
+
+    is_lost = False
+
+    async def check(self) -> None:
+        """Raise DependencyDownError once it is lost."""
+        if self.is_lost:
+            raise DependencyDownError("database", "the lease is lost")
 
 
 class MemoryOutbox:
@@ -30,6 +42,10 @@ class MemoryOutbox:
         self._on_append = on_append
         self._rows: dict[int, OutboxRow] = {}
         self._event_ids: set[str] = set()
+        self._last_id = 0
+        # When each row was written, and when it was published.
+        self._times: dict[int, tuple[datetime, datetime]] = {}
+        self.relay_lease = MemoryLease()
         self._relay = asyncio.Lock()
         self._sweep = asyncio.Lock()
 
@@ -42,7 +58,9 @@ class MemoryOutbox:
             is_new.append(str(event.event_id) not in self._event_ids)
             if is_new[-1]:
                 self._event_ids.add(str(event.event_id))
-                row_id = len(self._rows) + 1
+                row_id = self._last_id = self._last_id + 1
+                now = datetime.now(UTC)
+                self._times[row_id] = (now, now)
                 self._rows[row_id] = OutboxRow(row_id, message)
                 self._tables.write(event)
         if self._on_append is not None and any(is_new):
@@ -88,23 +106,49 @@ class MemoryOutbox:
         if row is not None and row.state == "storing":
             del self._tables.images[image_id]
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
-        """Return unpublished rows, oldest first."""
-        waiting = [row for row_id, row in self._rows.items() if row_id not in self.published]
-        return waiting[:limit]
+    async def pending(self, limit: int, max_bytes: int = 4_000_000) -> Sequence[OutboxRow]:
+        """Return unpublished rows, oldest first (port `Outbox`)."""
+        waiting = self._waiting()[:limit]
+        totals = accumulate(len(row.message.value or b"") for row in waiting)
+        return waiting[: max(1, sum(total <= max_bytes for total in totals))]
+
+    def _waiting(self) -> list[OutboxRow]:
+        return [row for row_id, row in self._rows.items() if row_id not in self.published]
+
+    async def backlog(self) -> OutboxBacklog:
+        """Count the rows that wait for the relay (port `OutboxKeeping`)."""
+        waiting = self._waiting()
+        return OutboxBacklog(len(waiting), self._times[waiting[0].row_id][0] if waiting else None)
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Drop the oldest rows that were published before then (port `OutboxKeeping`)."""
+        gone = [
+            row_id
+            for row_id in list(self._rows)[:limit]
+            if row_id in self.published and self._times[row_id][1] < before
+        ]
+        for row_id in gone:
+            self._event_ids.discard(_event_id(self._rows.pop(row_id)))
+        return len(gone)
 
     async def mark_published(self, positions: Mapping[int, Position]) -> None:
         """Note where rows were published."""
         self.published.update(positions)
+        for row_id in positions:
+            self._times[row_id] = (self._times[row_id][0], datetime.now(UTC))
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[None]:
+    async def lease(self) -> AsyncIterator[MemoryLease]:
         """Wait to be the only relay."""
         async with self._relay:
-            yield
+            yield self.relay_lease
 
     @asynccontextmanager
-    async def sweep_lease(self) -> AsyncIterator[None]:
+    async def sweep_lease(self) -> AsyncIterator[MemoryLease]:
         """Wait to be the only sweep."""
         async with self._sweep:
-            yield
+            yield MemoryLease()
+
+
+def _event_id(row: OutboxRow) -> str:
+    return dict(row.message.headers)["ce_id"].decode()

@@ -23,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from pipeline.errors import ConfigError, DependencyDownError, TransientError
+from pipeline.errors import ConfigError, DependencyDownError, StorageFullError, TransientError
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -34,6 +34,8 @@ _READERS = 2
 # PostgreSQL: serialization_failure and deadlock_detected; the transaction did nothing.
 _RETRIED_STATES = frozenset({"40001", "40P01"})
 _ATTEMPTS = 4
+# insufficient_resources (a full disk among them) and operator_intervention.
+_AWAY_CLASSES = ("53", "57")
 
 
 class Database(Protocol):
@@ -49,7 +51,7 @@ class Database(Protocol):
         `durable` a power cut may undo it (never a later one alone), and no fsync is waited for.
 
         Raises:
-            DependencyDownError: `database`, away, locked or full.
+            DependencyDownError: `database`, away or locked; StorageFullError when its disk is full.
             TransientError: others were in the way several times; nothing was written.
         """
         ...
@@ -232,8 +234,11 @@ class PostgresDatabase:
             async with self.engine.begin() as connection:
                 return await connection.run_sync(work)
         except DBAPIError as error:
-            if error.connection_invalidated or isinstance(
-                error, (OperationalError, InterfaceError)
+            state = str(getattr(error.orig, "sqlstate", None) or "")
+            if (
+                error.connection_invalidated
+                or isinstance(error, (OperationalError, InterfaceError))
+                or state.startswith(_AWAY_CLASSES)
             ):
                 raise _down(error) from error
             raise
@@ -257,6 +262,10 @@ def _relaxed(work: Work[T]) -> Work[T]:
 
 def _down(error: Exception) -> DependencyDownError:
     cause = getattr(error, "orig", None) or error
+    # SQLite names its errors, PostgreSQL numbers its own: 53100 is disk_full.
+    name = getattr(cause, "sqlite_errorname", "")
+    if name == "SQLITE_FULL" or getattr(cause, "sqlstate", None) == "53100":
+        return StorageFullError("database", "the database's disk is full")
     return DependencyDownError("database", f"the database does not answer: {cause}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from adapters.sql.engine import Database
 from adapters.sql.leases import hold
@@ -17,7 +18,7 @@ from adapters.sql.summaries import refresh
 from adapters.sql.tables import images, outbox, products
 from adapters.sql.writing import write_state
 from pipeline.errors import ConflictError
-from pipeline.ports import OutboxRow
+from pipeline.ports import Lease, OutboxBacklog, OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
 from schemas.event import Event
@@ -30,6 +31,29 @@ _PENDING = (
     .where(outbox.c.published_at.is_(None))
     .order_by(outbox.c.id)
     .limit(bindparam("rows"))
+)
+_SIZES = (
+    select(func.length(outbox.c.value).label("size_bytes"))
+    .where(outbox.c.published_at.is_(None))
+    .order_by(outbox.c.id)
+    .limit(bindparam("rows"))
+)
+_WAITING = select(func.count()).select_from(outbox).where(outbox.c.published_at.is_(None))
+_OLDEST = (
+    select(outbox.c.created_at)
+    .where(outbox.c.published_at.is_(None))
+    .order_by(outbox.c.id)
+    .limit(1)
+)
+# By the key alone, so that no pass over the whole table is needed to find nothing.
+_FIRST = (
+    select(outbox.c.id, outbox.c.published_at)
+    .order_by(outbox.c.id)
+    .limit(bindparam("rows"))
+    .subquery()
+)
+_PRUNE = outbox.delete().where(
+    outbox.c.id.in_(select(_FIRST.c.id).where(_FIRST.c.published_at < bindparam("before")))
 )
 _PUBLISHED = (
     update(outbox)
@@ -160,11 +184,16 @@ class SqlOutbox:
 
         await self._database.write(work, durable=False)
 
-    async def pending(self, limit: int) -> Sequence[OutboxRow]:
-        """Return unpublished rows, oldest first, chosen by their flag."""
+    async def pending(self, limit: int, max_bytes: int = 4_000_000) -> Sequence[OutboxRow]:
+        """Return unpublished rows, oldest first, chosen by their flag (port `Outbox`)."""
 
         def work(connection: Connection) -> Sequence[Any]:
-            return connection.execute(_PENDING, {"rows": limit}).all()
+            sizes = connection.execute(_SIZES, {"rows": limit}).all()
+            totals = accumulate(row.size_bytes or 0 for row in sizes)
+            fitting = sum(total <= max_bytes for total in totals)
+            if not sizes:
+                return ()
+            return connection.execute(_PENDING, {"rows": max(1, fitting)}).all()
 
         return [
             OutboxRow(
@@ -197,18 +226,29 @@ class SqlOutbox:
         # Lost to a power cut, the rows are published again under their ids.
         await self._database.write(work, durable=False)
 
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[None]:
-        """Wait to be the only relay, and stay it until the context ends (port `Outbox`).
+    async def backlog(self) -> OutboxBacklog:
+        """Count the rows that wait for the relay (port `OutboxKeeping`)."""
 
-        Losing the database's connection gives the lease up; two relays for a moment publish an
-        event twice under one id, which readers tolerate.
+        def work(connection: Connection) -> OutboxBacklog:
+            return OutboxBacklog(connection.scalar(_WAITING) or 0, connection.scalar(_OLDEST))
+
+        return await self._database.read(work)
+
+    async def prune(self, before: datetime, limit: int) -> int:
+        """Drop the oldest rows that were published before then (port `OutboxKeeping`).
+
+        A row that waits ends the pass when `limit` rows of its age stand before the others.
         """
-        async with hold(self._database, "relay"):
-            yield
 
-    @asynccontextmanager
-    async def sweep_lease(self) -> AsyncIterator[None]:
+        def work(connection: Connection) -> int:
+            return connection.execute(_PRUNE, {"before": before, "rows": limit}).rowcount
+
+        return await self._database.write(work, durable=False)
+
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
+        """Wait to be the only relay, and stay it until the context ends (port `Outbox`)."""
+        return hold(self._database, "relay")
+
+    def sweep_lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only sweep (port `Reservations`)."""
-        async with hold(self._database, "sweep"):
-            yield
+        return hold(self._database, "sweep")

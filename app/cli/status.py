@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,12 @@ def _show(found: dict[str, Any]) -> None:
         for name, role in found["roles"].items()
     ]
     table(["role", "pid", "state", "restarts", "lag"], rows)
+    outbox = found["outbox"]
+    if outbox["pending"]:
+        click.echo(
+            f"outbox {outbox['pending']} events wait for the broker, the oldest for "
+            f"{outbox['oldest_s']:.0f} s"
+        )
     if found["broker"]:
         click.echo(f"broker {found['broker']}  page {found['url']}")
 
@@ -59,6 +66,7 @@ async def _collect(settings: Settings) -> dict[str, Any]:
     url = _read(state / "web.json").get("url")
     roles = {}
     async with httpx.AsyncClient(timeout=2, trust_env=False) as client:
+        outbox = await _outbox(client, _read(state / "roles" / "web.json").get("health_url"))
         for name, role in noted.items():
             alive = bool(role["pid"]) and psutil.pid_exists(role["pid"])
             health = (
@@ -72,7 +80,7 @@ async def _collect(settings: Settings) -> dict[str, Any]:
                 "reasons": reasons,
             }
     lag, broker = await _lag(settings)
-    return {"roles": roles, "lag": lag, "broker": broker, "url": url}
+    return {"roles": roles, "lag": lag, "outbox": outbox, "broker": broker, "url": url}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -90,6 +98,21 @@ async def _reasons(client: httpx.AsyncClient, health: str | None) -> list[str]:
         return [] if answer.is_success else list(answer.json().get("reasons", ["not ready"]))
     except (httpx.TransportError, ValueError):
         return ["no answer"]
+
+
+async def _outbox(client: httpx.AsyncClient, health: str | None) -> dict[str, float | None]:
+    """What waits for the broker, as the web role measures it; None while nobody answers."""
+    measured: dict[str, float] = {}
+    with suppress(httpx.TransportError, ValueError):
+        text = (await client.get(f"{health}/metrics")).text if health else ""
+        for line in text.splitlines():
+            name, _, value = line.partition(" ")
+            if name.startswith("lineside_outbox_"):
+                measured[name] = float(value)
+    return {
+        "pending": measured.get("lineside_outbox_pending"),
+        "oldest_s": measured.get("lineside_outbox_oldest_seconds"),
+    }
 
 
 async def _lag(settings: Settings) -> tuple[dict[str, int], str | None]:

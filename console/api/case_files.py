@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from console.api.needs import ConsoleNeeds
+from pipeline.claim_check import fetch_verified
 from schemas.configuration import CaseRegistered
 from schemas.event import derived_event_id
 from schemas.reviews import ReviewRecorded
@@ -25,7 +26,7 @@ async def keep_case_file(needs: ConsoleNeeds, image: ImageRef) -> ImageRef:
     """Copy an image's bytes to where cases lie for ever; returns the copy's reference."""
     key = f"cases/{image.sha256}"
     if await needs.store.stat(key) is None:
-        data = await needs.store.get(image.key, bucket=image.bucket, max_bytes=needs.max_bytes)
+        data = await fetch_verified(needs.store, image, max_bytes=needs.max_bytes)
         content_type = image.content_type or "application/octet-stream"
         await needs.store.put(key, data, content_type=content_type)
     return image.model_copy(update={"bucket": needs.bucket, "key": key})

@@ -72,7 +72,7 @@ def build_cases_router(needs: ConsoleNeeds, desk: PictureDesk) -> APIRouter:
             )
         return await answer(
             request,
-            lambda: needs.store.get(key, bucket=bucket, max_bytes=needs.max_bytes),
+            lambda: desk.original(sha256, key, bucket),
             image["content_type"],
             etag=sha256,
         )

@@ -15,6 +15,7 @@ from console.api.needs import ConsoleNeeds, known_product
 from console.api.paging import Cursor, Limit, offset_of, page_of
 from console.api.pictures import inline_file
 from console.api.receiving import ReceivedFile, Result, keep_files, parse_fields, received_form
+from pipeline.claim_check import verified
 from pipeline.errors import RefusedError
 from pipeline.ports import Catalog
 from schemas.configuration import ManualPublished
@@ -67,7 +68,7 @@ def build_manuals_router(needs: ConsoleNeeds) -> APIRouter:
     @router.get("/v1/manuals/{manual_id}/file", summary="The file as it was sent")
     async def get_file(manual_id: str) -> Response:
         manual = await _known(catalog, manual_id)
-        data = await needs.store.get(manual["key"], max_bytes=needs.max_bytes)
+        data = await _file(needs, manual)
         return inline_file(
             data, _served_as(manual["content_type"]), manual["file_name"], etag=manual["sha256"]
         )
@@ -143,7 +144,7 @@ async def _page_text(needs: ConsoleNeeds, manual: dict[str, Any], page: int) -> 
     if needs.read_pages is None:
         detail = f"page texts are not read here; open {_file_url(manual)}#page={page}"
         raise RefusedError(501, "no_page_text", detail)
-    data = await needs.store.get(manual["key"], max_bytes=needs.max_bytes)
+    data = await _file(needs, manual)
     pages = await asyncio.to_thread(
         needs.read_pages, data, manual["file_name"], manual["content_type"]
     )
@@ -157,6 +158,11 @@ async def _page_text(needs: ConsoleNeeds, manual: dict[str, Any], page: int) -> 
         "pages": last,
         "text": pages.get(page, ""),
     }
+
+
+async def _file(needs: ConsoleNeeds, manual: dict[str, Any]) -> bytes:
+    data = await needs.store.get(manual["key"], max_bytes=needs.max_bytes)
+    return await verified(data, sha256=manual["sha256"], key=manual["key"])
 
 
 def _file_url(manual: dict[str, Any]) -> str:

@@ -58,7 +58,7 @@ def build_normals_router(needs: ConsoleNeeds, desk: PictureDesk) -> APIRouter:
             return await answer(
                 request, lambda: desk.thumbnail(sha256, key), "image/jpeg", etag=f"{sha256}-t"
             )
-        data = await store.get(key)
+        data = await desk.original(sha256, key)
         facts = await asyncio.to_thread(needs.pictures.check, data)
         return picture_response(data, facts.content_type, etag=sha256)
 

@@ -12,6 +12,7 @@ from fastapi.responses import Response
 
 from console.api.images import ImageIdPath, known_image
 from console.api.needs import ConsoleNeeds, Pictures
+from pipeline.claim_check import verified
 from pipeline.errors import RefusedError
 from pipeline.ports import BlobStore
 
@@ -34,16 +35,25 @@ class PictureDesk:
         self._max_bytes = max_bytes
         self._room = asyncio.Semaphore(_AT_ONCE)
 
+    async def original(self, sha256: str, key: str, bucket: str | None = None) -> bytes:
+        """Return the object at `key`, never other bytes than were stored there.
+
+        Raises:
+            PoisonError: the object is missing or was altered.
+        """
+        data = await self._store.get(key, bucket=bucket, max_bytes=self._max_bytes)
+        return await verified(data, sha256=sha256, key=key)
+
     async def thumbnail(self, sha256: str, key: str, bucket: str | None = None) -> bytes:
         """Return the thumbnail of the object at `key`, made on first use.
 
         Raises:
-            PoisonError: the object is missing, or no picture.
+            PoisonError: the object is missing, was altered, or is no picture.
         """
         kept = f"thumbnails/{sha256}.jpg"
         if await self._store.stat(kept) is not None:
             return await self._store.get(kept)
-        data = await self._store.get(key, bucket=bucket, max_bytes=self._max_bytes)
+        data = await self.original(sha256, key, bucket)
         async with self._room:
             made = await asyncio.to_thread(self._pictures.thumbnail, data)
         await self._store.put(kept, made, content_type="image/jpeg")
@@ -105,7 +115,7 @@ def build_pictures_router(needs: ConsoleNeeds, desk: PictureDesk) -> APIRouter:
     inspections, store = needs.inspections, needs.store
 
     async def original(image: dict[str, Any]) -> bytes:
-        return await store.get(image["key"], bucket=image["bucket"], max_bytes=needs.max_bytes)
+        return await desk.original(image["sha256"], image["key"], image["bucket"])
 
     @router.get("/v1/images/{image_id}/content", summary="The original bytes")
     async def content(image_id: ImageIdPath, request: Request) -> Response:

@@ -1,17 +1,22 @@
-"""A process that takes one image and is killed on the way: `ingest_victim.py STATE METHOD WHEN`."""
+"""A process that takes one image and is killed on the way: `ingest_victim.py WHERE METHOD WHEN`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
-from dataclasses import replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from adapters.clock import SystemClock
+from adapters.kafka.connection import KafkaConnection
+from adapters.kafka.sink import KafkaSink
 from adapters.memory.broker import MemoryBroker
 from adapters.objects import open_objects
 from adapters.sql.catalog import SqlCatalog
@@ -24,6 +29,24 @@ from schemas.configuration import ProductConfigured
 from tests.ingest_rig import picture
 
 CAPTURE = Capture(product="bearing", part_id="P-1", idempotency_key="shot-1")
+
+
+@dataclass(frozen=True)
+class Where:
+    """The stack that outlives the victim; without `kafka` a broker in its memory."""
+
+    database: str
+    objects: str
+    access_key: str | None = None
+    secret_key: str | None = None
+    kafka: str | None = None
+
+    def as_text(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def on_this_machine(state: Path) -> Where:
+    return Where(f"sqlite+aiosqlite:///{state / 'lineside.db'}", (state / "objects").as_uri())
 
 
 class Killed:
@@ -45,28 +68,20 @@ class Killed:
         return call
 
 
-def database_url(state: Path) -> str:
-    return f"sqlite+aiosqlite:///{state / 'lineside.db'}"
+@dataclass
+class Opened:
+    """The stack, opened by one process."""
+
+    ports: IngestPorts
+    outbox: SqlOutbox
+    sink: Any
 
 
-async def prepare(state: Path) -> None:
-    await migrate(database_url(state))
-    async with open_database(database_url(state)) as database:
-        product = ProductConfigured(
-            event_id=uuid4(),
-            occurred_at=SystemClock().now(),
-            product="bearing",
-            display_name="bearing",
-        )
-        await SqlOutbox(database, source="/test").append([product])
-
-
-async def live(state: Path, method: str, when: str) -> None:
-    async with (
-        open_objects((state / "objects").as_uri()) as objects,
-        open_database(database_url(state)) as database,
-    ):
-        outbox: Any = Killed(SqlOutbox(database, source="/test"), method, when)
+@asynccontextmanager
+async def opened(where: Where) -> AsyncIterator[Opened]:
+    store = open_objects(where.objects, access_key=where.access_key, secret_key=where.secret_key)
+    async with store as objects, open_database(where.database) as database:
+        outbox = SqlOutbox(database, source="/test")
         ports = IngestPorts(
             store=objects,
             bucket=objects.bucket,
@@ -75,11 +90,35 @@ async def live(state: Path, method: str, when: str) -> None:
             find_image=SqlInspections(database).get,
             clock=SystemClock(),
         )
-        store: Any = Killed(objects, method, when)
-        await Ingest(replace(ports, store=store)).accept(picture(), CAPTURE)
-        sink: Any = Killed(MemoryBroker(SystemClock()), method, when)
+        if where.kafka is None:
+            yield Opened(ports, outbox, MemoryBroker(SystemClock()))
+            return
+        sink = KafkaSink(KafkaConnection(where.kafka))
+        yield Opened(ports, outbox, sink)
+        await sink.close()
+
+
+async def prepare(where: Where) -> None:
+    await migrate(where.database)
+    async with opened(where) as stack:
+        product = ProductConfigured(
+            event_id=uuid4(),
+            occurred_at=SystemClock().now(),
+            product="bearing",
+            display_name="bearing",
+        )
+        await stack.outbox.append([product])
+
+
+async def live(where: Where, method: str, when: str) -> None:
+    async with opened(where) as stack:
+        outbox: Any = Killed(stack.outbox, method, when)
+        store: Any = Killed(stack.ports.store, method, when)
+        ports = replace(stack.ports, store=store, outbox=outbox)
+        await Ingest(ports).accept(picture(), CAPTURE)
+        sink: Any = Killed(stack.sink, method, when)
         await Relay(outbox, sink, clock=SystemClock()).run()
 
 
 if __name__ == "__main__":
-    asyncio.run(live(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    asyncio.run(live(Where(**json.loads(sys.argv[1])), sys.argv[2], sys.argv[3]))

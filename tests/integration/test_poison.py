@@ -52,6 +52,12 @@ async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant
 
 REFUSED: dict[str, tuple[Callable[[], bytes], int, str, str]] = {
     "truncated JPEG": (lambda: bad.truncated_jpeg(1), 422, "truncated_image", "send it again"),
+    "half a JPEG and an end mark": (
+        lambda: bad.truncated_jpeg(1) + b"\xff\xd9",
+        422,
+        "truncated_image",
+        "send it again",
+    ),
     "0 bytes": (lambda: b"", 415, "empty_file", "send it again"),
     "text": (lambda: b"shift report\n" * 40, 415, "not_an_image", "send one"),
     "ZIP": (bad.zip_archive, 415, "not_an_image", "send one"),
@@ -160,6 +166,11 @@ async def _truncated(plant: Plant) -> dict[str, Any]:
     return _subject(await plant.stored(bad.truncated_jpeg(210)))
 
 
+async def _hidden(plant: Plant) -> dict[str, Any]:
+    """Half of the pixels, and an end mark that says that this is all."""
+    return _subject(await plant.stored(bad.truncated_jpeg(212) + b"\xff\xd9"))
+
+
 async def _corrupt(plant: Plant) -> dict[str, Any]:
     return _subject(await plant.stored(bad.corrupt_png(211)))
 
@@ -178,7 +189,8 @@ BURIED = {
     "bad_object_key": _climbing_key,
     "object_too_large": _too_large,
     "not_an_image": _text,
-    "corrupt_image, truncated": _truncated,
+    "truncated_image": _truncated,
+    "truncated_image, end mark": _hidden,
     "corrupt_image, stained": _corrupt,
     "image_too_large": _giant,
 }

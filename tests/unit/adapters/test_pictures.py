@@ -9,7 +9,7 @@ from PIL import Image
 from adapters.pictures import decode_rgb, overlay, thumbnail
 from pipeline.errors import PoisonError
 from tests.ingest_rig import picture
-from tests.unit.producers.test_image_check import png_claiming
+from tests.unit.producers.test_image_check import cut_inside, png_claiming
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -70,7 +70,8 @@ def test_transparency_lies_over_white() -> None:
         (b"", "not_an_image"),
         (b"text", "not_an_image"),
         (b"\xff\xd8\xff\xe0garbage", "corrupt_image"),
-        (picture(kind="JPEG", side_px=64)[:-400], "corrupt_image"),
+        (picture(kind="JPEG", side_px=64)[:-400], "truncated_image"),
+        (cut_inside(picture(kind="JPEG", side_px=64), 0.5), "truncated_image"),
         (picture(kind="PNG", side_px=64)[:-2000], "corrupt_image"),
         (png_claiming(20_000, 20_000), "image_too_large"),
     ],

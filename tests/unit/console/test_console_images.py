@@ -9,7 +9,7 @@ from PIL import Image
 from schemas.configuration import CaseRegistered
 from schemas.images import InspectionRequested
 from schemas.reviews import ReviewRecorded
-from tests.console_rig import ConsoleRig, heatmap_png, jpeg, open_console
+from tests.console_rig import ConsoleRig, heatmap_png, jpeg, open_console, pictured
 from tests.story import Story
 
 RESULT_FIELDS = {
@@ -25,7 +25,7 @@ async def console() -> AsyncIterator[ConsoleRig]:
 
 
 async def ng(console: ConsoleRig) -> Story:
-    story = Story()
+    story = pictured()
     scored = story.scored("NG").model_copy(update={"heatmap_key": "heatmaps/1.png"})
     await console.accept(story, story.embedded(), scored)
     await console.objects.put("heatmaps/1.png", heatmap_png(), content_type="image/png")
@@ -44,7 +44,7 @@ async def test_an_image_is_shown_with_all_that_is_known(console: ConsoleRig) -> 
 
 async def test_the_list_is_filtered_and_paged(console: ConsoleRig) -> None:
     for number in range(3):
-        story = Story(f"P-{number}", received_s=number, lot_id="L1")
+        story = pictured(f"P-{number}", received_s=number, lot_id="L1")
         await console.accept(story, story.scored("OK"))
     first = await console.call("GET", "/v1/images?lot_id=L1&verdict=OK&limit=2")
     rest = await console.call("GET", f"/v1/images?limit=2&cursor={first['next_cursor']}")
@@ -72,7 +72,7 @@ async def test_pictures_of_an_image_are_served_and_thumbnails_kept(console: Cons
 
 
 async def test_a_picture_that_cannot_be_shown_says_why(console: ConsoleRig) -> None:
-    story = Story()
+    story = pictured()
     await console.accept(story, story.skipped("anomaly"))
     base = f"/v1/images/{story.image_id}"
     assert (await console.call("GET", f"{base}/heatmap", 404))["slug"] == "not_scored"
@@ -80,16 +80,34 @@ async def test_a_picture_that_cannot_be_shown_says_why(console: ConsoleRig) -> N
     assert (await console.call("GET", f"{base}/content", 404))["slug"] == "object_missing"
 
 
+@pytest.mark.parametrize("other", [b"no picture", jpeg(101)])
+async def test_a_picture_whose_bytes_were_altered_is_never_served(
+    console: ConsoleRig, other: bytes
+) -> None:
+    story = await ng(console)
+    assert len(jpeg(101)) == len(jpeg())  # a valid picture of equal size is no better
+    console.objects.corrupt(story.subject.image.key, other)
+    for part in ("content", "thumbnail", "overlay"):
+        problem = await console.call("GET", f"/v1/images/{story.image_id}/{part}", 422)
+        assert problem["slug"] == "sha256_mismatch"
+        assert "altered" in problem["detail"]
+    body = {"decision": "ng", "defect_type": "scratch", "register_as_case": True}
+    path = f"/v1/images/{story.image_id}/review"
+    if len(other) == len(jpeg()):
+        assert (await console.call("POST", path, 422, json=body))["slug"] == "sha256_mismatch"
+    assert not any(key.startswith(("thumbnails/", "cases/")) for key in console.objects.keys())  # noqa: SIM118 - a method of its own
+
+
 async def test_what_a_publisher_calls_a_page_is_served_as_bytes(console: ConsoleRig) -> None:
-    image = Story().subject.image.model_copy(update={"content_type": "text/html"})
-    story = Story(image=image)
+    image = pictured().subject.image.model_copy(update={"content_type": "text/html"})
+    story = pictured(image=image)
     await console.accept(story)
     answer = await console.http.get(f"/v1/images/{story.image_id}/content")
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
 async def test_asking_for_an_inspection_publishes_a_request_once(console: ConsoleRig) -> None:
-    story = Story()
+    story = pictured()
     await console.accept(story)
     path, key = f"/v1/images/{story.image_id}/inspect", {"Idempotency-Key": "k1"}
     first = await console.call("POST", path, 202, headers=key)
@@ -102,7 +120,7 @@ async def test_asking_for_an_inspection_publishes_a_request_once(console: Consol
 
 
 async def test_a_report_on_an_unscored_image_scores_it_first(console: ConsoleRig) -> None:
-    unscored, scored = Story("a"), Story("b")
+    unscored, scored = pictured("a"), pictured("b")
     await console.accept(unscored)
     await console.accept(scored, scored.scored("NG"))
     for story, stage in ((unscored, "anomaly"), (scored, "llm")):
@@ -172,6 +190,6 @@ async def test_an_acknowledgement_is_kept_and_published_for_other_tablets(
     assert str(event.acknowledges) == str(story.scored("NG").event_id)
     view = await console.call("GET", f"/v1/images/{story.image_id}")
     assert view["reviews"] == []
-    waiting = Story("waiting")
+    waiting = pictured("waiting")
     await console.accept(waiting)
     await console.call("POST", f"/v1/images/{waiting.image_id}/acknowledge", 409)

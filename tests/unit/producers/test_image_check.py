@@ -4,7 +4,9 @@ import io
 import struct
 import zipfile
 import zlib
+from importlib.resources import files
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -147,3 +149,72 @@ def test_floating_point_pixels_are_refused_with_the_way_out() -> None:
     with pytest.raises(RefusedError, match="8 or 16 bit") as caught:
         check_image(out.getvalue())
     assert caught.value.slug == "unsupported_depth"
+
+
+def cut_inside(jpeg: bytes, part: float) -> bytes:
+    """Lose the rest of the pixels, and set the end mark all the same."""
+    pixels = jpeg.rindex(b"\xff\xda") + 14
+    return jpeg[: pixels + int((len(jpeg) - pixels) * part)].rstrip(b"\xff") + b"\xff\xd9"
+
+
+def noisy_jpeg(**options: object) -> bytes:
+    rng = np.random.default_rng(7)
+    pixels = rng.integers(0, 256, (90, 130, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG", **options)
+    return out.getvalue()
+
+
+JPEG_KINDS: list[dict[str, object]] = [
+    {"quality": 40}, {"quality": 95, "subsampling": 0}, {"optimize": True},
+    {"restart_marker_blocks": 4}, {"progressive": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS)
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.97])
+def test_an_end_mark_does_not_hide_that_pixels_are_missing(
+    options: dict[str, object], part: float
+) -> None:
+    whole = noisy_jpeg(**options)
+    assert check_image(whole).width == 130
+    if "progressive" in options:
+        # Cut in a scan before the last one, whose loss costs no more than the finest bits.
+        starts = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda", at)]
+        cut = whole[: starts[1 + int(part * 4)] + 40] + b"\xff\xd9"
+    else:
+        cut = cut_inside(whole, part)
+    with Image.open(io.BytesIO(cut)) as decoded:
+        decoded.load()  # a decoder is content, and paints the rest grey
+    with pytest.raises(RefusedError, match="cut off") as caught:
+        check_image(cut)
+    assert (caught.value.status, caught.value.slug) == (422, "truncated_image")
+
+
+@pytest.mark.parametrize("options", JPEG_KINDS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_whole_pictures_pass_whatever_harmless_oddities_cameras_add(
+    options: dict[str, object], mode: str
+) -> None:
+    out = io.BytesIO()
+    with Image.open(io.BytesIO(noisy_jpeg())) as picture_:
+        picture_.convert(mode).save(out, "JPEG", **options)
+    whole = out.getvalue()
+    header, scan = whole[:2], whole.rindex(b"\xff\xda")
+    odd = [
+        whole,
+        whole + bytes(700) + whole,  # a second picture behind the first
+        whole[:-2] + b"\x55\x55" + whole[-2:],  # padding before the end mark
+        header + b"\xff\xff\xff" + whole[2:][1:],  # fill bytes before a marker
+        whole[:scan] + b"\xff\xfe\x00\x05abc" + whole[scan:],  # a comment where none is expected
+    ]
+    for data in odd:
+        assert check_image(data).width == 130
+
+
+def test_real_photographs_pass() -> None:
+    for name in ("china.jpg", "flower.jpg"):
+        data = (files("sklearn.datasets") / "images" / name).read_bytes()
+        assert check_image(data).width == 640
+        with pytest.raises(RefusedError):
+            check_image(cut_inside(data, 0.5))

@@ -128,3 +128,25 @@ async def test_a_database_outage_gives_the_lease_up_and_takes_it_again(
     async with running(Relay(rig.outbox, rig.broker, clock=rig.clock)):
         await rig.clock.advance(10)
         assert len(rig.published()) == 1
+
+
+async def test_a_relay_that_lost_its_lease_sends_nothing_more(rig: IngestRig) -> None:
+    await upload(rig, 6)
+    sent: list[int] = []
+
+    class Slow:
+        """Loses the lease while the first batch is on its way."""
+
+        async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
+            sent.append(len(messages))
+            rig.outbox.relay_lease.is_lost = True
+            return await rig.broker.publish(messages)
+
+    relay = Relay(rig.outbox, Slow(), clock=rig.clock, batch=2)
+    async with running(relay):
+        await rig.clock.advance(20)
+        assert sent == [2]
+        assert "lease" in relay.not_ready()[0]
+        rig.outbox.relay_lease.is_lost = False
+        await rig.clock.advance(20)
+        assert sent[:2] == [2, 2]
