@@ -13,6 +13,7 @@ from adapters.pictures import overlay, thumbnail
 from app.roles import Kit
 from app.serving import HttpServer
 from app.web import WebParts, build_web_app
+from console.api.dead_letters import LetterDesk, build_dead_letters_router
 from console.api.needs import ConsoleNeeds, Pictures, SiteFacts
 from console.api.router import build_router as build_console
 from console.api.search import SearchDesk
@@ -25,6 +26,7 @@ from producers.folder_watch import FolderWatcher, WatchOptions
 from producers.image_check import check_image
 from producers.ingest import Ingest, IngestLimits, IngestPorts
 from producers.relay import Relay
+from producers.replays import ReplayRunner
 from producers.sweep import Sweep
 from producers.upload_api import build_router as build_upload
 
@@ -37,12 +39,13 @@ class WebRole:
     relay: Relay
     sweep: Sweep
     feed: Feed
+    replays: ReplayRunner
     watchers: Sequence[Service]
 
     @property
     def services(self) -> list[Service]:
         """All of them."""
-        return [self.relay, self.sweep, self.feed, *self.watchers]
+        return [self.relay, self.sweep, self.feed, self.replays, *self.watchers]
 
 
 @asynccontextmanager
@@ -63,6 +66,7 @@ async def open_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
             routers=[
                 build_upload(role.ingest),
                 build_console(needs, search),
+                build_dead_letters_router(_letter_desk(kit, role)),
                 build_feed(role.feed),
             ],
             not_ready=not_ready,
@@ -99,7 +103,15 @@ def _build(kit: Kit) -> WebRole:
     feed = Feed(
         Hub(), resources.open_reader, resources.describe_log, clock=clock, telemetry=kit.telemetry
     )
-    return WebRole(ingest, relay, sweep, feed, _watchers(kit, ingest))
+    replays = ReplayRunner(
+        resources.replays, resources.open_reader, resources.describe_log, clock=clock
+    )
+    return WebRole(ingest, relay, sweep, feed, replays, _watchers(kit, ingest))
+
+
+def _letter_desk(kit: Kit, role: WebRole) -> LetterDesk:
+    resources = kit.resources
+    return LetterDesk(resources.letters, resources.replays, kit.clock, role.replays.wake)
 
 
 def _watchers(kit: Kit, ingest: Ingest) -> list[Service]:

@@ -47,7 +47,7 @@ _INSPECTIONS = _of(
 _DEAD_LETTERS = _of(
     (
         dead_letters.c.image_id, dead_letters.c.event_id, dead_letters.c.stage,
-        dead_letters.c.origin_event_id, dead_letters.c.origin_at,
+        dead_letters.c.origin_event_id, dead_letters.c.origin_at, dead_letters.c.occurred_at,
     ),
     dead_letters.c.image_id,
 )  # fmt: skip
@@ -106,7 +106,8 @@ def read_facts(connection: Connection, rows: Collection[Row[Any]]) -> dict[str, 
         else:
             outcomes[row.image_id].append(_outcome(row, _KIND.get(row.type, "result"), row.verdict))
     for row in connection.execute(_DEAD_LETTERS, given):
-        outcomes[row.image_id].append(_outcome(row, "dead_letter", None))
+        buried = _outcome(row, "dead_letter", None)
+        outcomes[row.image_id].append(buried._replace(buried_at=row.occurred_at))
     for row in connection.execute(_REVIEWS, given):
         acts[row.image_id].append(Act(*row[1:]))
     return {
