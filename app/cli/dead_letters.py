@@ -97,8 +97,8 @@ def list_letters(
         ["id", "state", "stage", "reason", "product", "part", "buried"],
         [[letter[name] for name in names] for letter in letters[:limit]],
     )
-    names = ("stage", "reason", "open", "replayed", "resolved")
-    table(list(names), [[row[name] for name in names] for row in counts])
+    totals = ["stage", "reason", "open", "replayed", "resolved"]
+    table(totals, [[row[name] for name in totals] for row in counts])
 
 
 @dead_letters.command("show")
@@ -168,7 +168,7 @@ def _print_letter(letter: Json) -> None:
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @_URL
 @_JSON
-def replay(  # noqa: PLR0913 - one argument an option
+def replay(
     *,
     letter_ids: tuple[str, ...],
     take_all: bool,
@@ -242,7 +242,7 @@ def _follow(client: Client, replay_id: str, *, by: str, wait_s: float, as_json: 
         )
         raise
     click.echo(json.dumps(state, ensure_ascii=False) if as_json else _outcome(state))
-    return 1 if state["returned"] or state["passed_over"] else 0
+    return 1 if state["returned"] or state["passed_over"] or state["left"] else 0
 
 
 def _watch(client: Client, path: str, tell: Any, wait_s: float) -> Json:
