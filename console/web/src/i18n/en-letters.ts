@@ -33,6 +33,10 @@ export const enLetters: Record<keyof typeof koLetters, string> = {
   "letters.stage.llm": "Report",
   "letters.stage.record": "Recording",
   "letters.stage.bank-build": "Bank building",
+  "letters.why.object_missing": "The image is missing from the store",
+  "letters.why.corrupt_image": "The image is damaged",
+  "letters.why.sha256_mismatch": "The stored image is not the one that was sent",
+  "letters.why.size_mismatch": "The stored image has another size",
   "letters.why.null_value": "The message has no content",
   "letters.why.oversized_value": "The message is too large",
   "letters.why.not_json": "The message is no JSON",
@@ -120,5 +124,5 @@ export const enLetters: Record<keyof typeof koLetters, string> = {
   "problem.unknown_dead_letter": "This event cannot be found",
   "problem.replay_done": "All of it was put back already",
   "problem.database_unavailable": "The database does not answer",
-  "letters.keys": "J K move · X select · Enter details · Esc close",
+  "letters.keys": "J K move · X select · Esc close",
 };

@@ -31,6 +31,10 @@ export const koLetters = {
   "letters.stage.llm": "대응 보고서",
   "letters.stage.record": "기록",
   "letters.stage.bank-build": "기준 만들기",
+  "letters.why.object_missing": "저장소에 이미지가 없습니다",
+  "letters.why.corrupt_image": "이미지가 깨졌습니다",
+  "letters.why.sha256_mismatch": "저장된 이미지가 보낸 것과 다릅니다",
+  "letters.why.size_mismatch": "저장된 이미지의 크기가 다릅니다",
   "letters.why.null_value": "내용이 빈 메시지입니다",
   "letters.why.oversized_value": "메시지가 너무 큽니다",
   "letters.why.not_json": "JSON 이 아닌 메시지입니다",
@@ -118,5 +122,5 @@ export const koLetters = {
   "problem.unknown_dead_letter": "이 이벤트를 찾을 수 없습니다",
   "problem.replay_done": "이미 모두 보냈습니다",
   "problem.database_unavailable": "데이터베이스가 응답하지 않습니다",
-  "letters.keys": "J K 이동 · X 고르기 · Enter 자세히 · Esc 닫기",
+  "letters.keys": "J K 이동 · X 고르기 · Esc 닫기",
 } as const;
