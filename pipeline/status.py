@@ -165,6 +165,30 @@ def judge_image(
     )
 
 
+def overtaken_letters(upload: Trigger | None, outcomes: Collection[Outcome]) -> dict[str, str]:
+    """Return dead letters whose stage has answered a newer trigger since, with that answer's id.
+
+    Nobody needs them any more: the image was inspected again.
+    """
+    order = _Order(None if upload is None else upload.event_id)
+
+    def origin(outcome: Outcome) -> tuple[bool, datetime, str]:
+        return order(outcome.origin_event_id, outcome.origin_at)
+
+    found: dict[str, str] = {}
+    for letter in (outcome for outcome in outcomes if outcome.kind == "dead_letter"):
+        newer = [
+            outcome
+            for outcome in outcomes
+            if outcome.kind != "dead_letter"
+            and outcome.stage == letter.stage
+            and origin(outcome) > origin(letter)
+        ]
+        if newer:
+            found[letter.event_id] = max(newer, key=origin).event_id
+    return found
+
+
 class _Order:
     """Newest origin last. A request is newer than its upload, whatever the sender's clock says."""
 

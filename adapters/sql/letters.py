@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, Table, bindparam, or_, select, update
@@ -20,6 +20,11 @@ _RESOLVE = (
     update(dead_letters)
     .where(dead_letters.c.event_id == bindparam("letter_id"))
     .values(resolved_by=dead_letters.c.answer_id, resolved_at=bindparam("at"))
+)
+_OVERTAKE = (
+    update(dead_letters)
+    .where(dead_letters.c.event_id == bindparam("letter_id"), dead_letters.c.resolved_by.is_(None))
+    .values(resolved_by=bindparam("answer"), resolved_at=bindparam("at"))
 )
 # A copy that came back beside another one stands for both.
 _RETURN = (
@@ -48,6 +53,17 @@ def note_answers(connection: Connection, events: Sequence[Event]) -> None:
     if rows:
         resolved = [{"letter_id": row.event_id, "at": known_at[row.answer_id]} for row in rows]
         connection.execute(_RESOLVE, sorted(resolved, key=lambda row: str(row["letter_id"])))
+
+
+def note_overtaken(connection: Connection, overtaken: Mapping[str, str]) -> None:
+    """Resolve letters of images that were inspected again since."""
+    now = datetime.now(UTC)
+    rows = [
+        {"letter_id": letter_id, "answer": overtaken[letter_id], "at": now}
+        for letter_id in sorted(overtaken)
+    ]
+    if rows:
+        connection.execute(_OVERTAKE, rows)
 
 
 def note_letters(connection: Connection, rows: Sequence[Mapping[str, Any]]) -> None:

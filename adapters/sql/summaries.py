@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
+from adapters.sql.letters import note_overtaken
 from adapters.sql.tables import dead_letters, images, inspections, reviews
 from pipeline.image_view import ImageFacts, ImageSummary, Kept, summarise
-from pipeline.status import Act, Kind, Outcome, Trigger, asked_stages
+from pipeline.status import Act, Kind, Outcome, Trigger, asked_stages, overtaken_letters
 
 _SUMMARY_COLUMNS = tuple(images.c[field.name] for field in fields(ImageSummary))
 OF_IMAGES = (
@@ -75,12 +76,16 @@ def refresh(connection: Connection, image_ids: Collection[str]) -> None:
     rows = connection.execute(_IMAGES, {"image_ids": sorted(image_ids)}).all()
     facts = read_facts(connection, rows)
     changed = []
+    overtaken: dict[str, str] = {}
     for row in rows:
-        summary = summarise(facts[row.image_id])
+        of_image = facts[row.image_id]
+        overtaken |= overtaken_letters(of_image.upload, of_image.outcomes)
+        summary = summarise(of_image)
         if summary != summary_of(row):
             changed.append({"which": row.image_id, **asdict(summary)})
     if changed:
         connection.execute(_UPDATE, changed)
+    note_overtaken(connection, overtaken)
 
 
 def lock_images(connection: Connection, image_ids: Collection[str]) -> None:

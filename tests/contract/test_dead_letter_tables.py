@@ -158,6 +158,20 @@ async def test_another_stages_answer_resolves_nothing(rig: Letters) -> None:
     assert await rig.state(letter) == "open"
 
 
+async def test_a_letter_of_an_image_that_was_inspected_again_is_resolved_by_that_answer(
+    rig: Letters,
+) -> None:
+    story = Story()
+    await rig.save(story.uploaded, letter := buried(story), other := buried(story, "embed"))
+    request = story.requested(50)
+    await rig.tables.outbox.append([request])
+    assert await rig.state(letter) == "open"
+    await rig.save(answer := story.scored("OK", request))
+    told = await rig.get(letter)
+    assert (told["state"], told["resolved_by"]) == ("resolved", str(answer.event_id))
+    assert await rig.state(other) == "open"
+
+
 async def test_the_record_stages_letter_is_resolved_by_the_event_in_the_tables(
     rig: Letters,
 ) -> None:
