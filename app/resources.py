@@ -18,9 +18,11 @@ from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
 from adapters.objects import Objects, open_objects
 from adapters.sql.catalog import SqlCatalog
+from adapters.sql.dead_letters import SqlDeadLetters
 from adapters.sql.engine import Database, migrate, open_database, parse_url
 from adapters.sql.inspections import SqlInspections
 from adapters.sql.outbox import SqlOutbox
+from adapters.sql.replays import SqlReplays
 from app.settings import Settings
 from pipeline.errors import ConfigError
 from pipeline.ports import LogExtent, OpenReader
@@ -41,6 +43,8 @@ class Resources:
     inspections: SqlInspections
     catalog: SqlCatalog
     outbox: SqlOutbox
+    letters: SqlDeadLetters
+    replays: SqlReplays
     on_append: list[Callable[[], None]] = field(default_factory=list)
 
     async def describe_log(self, topics: Collection[str]) -> LogExtent:
@@ -155,6 +159,8 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 inspections=SqlInspections(database, timezone=settings.site.timezone),
                 catalog=SqlCatalog(database),
                 outbox=SqlOutbox(database, source=f"/lineside/{role}", on_append=appended),
+                letters=SqlDeadLetters(database),
+                replays=SqlReplays(database, appended),
                 on_append=on_append,
             )
         finally:

@@ -82,7 +82,7 @@ def _add_pages(app: FastAPI) -> None:
     """Serve the pages; the page itself decides between its routes."""
     if (PAGES / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
-    for path in ("/", "/setup", "/admin", "/analysis", "/i/{image_id}"):
+    for path in ("/", "/setup", "/admin", "/analysis", "/dead-letters", "/i/{image_id}"):
         app.add_api_route(path, _page, methods=["GET"], include_in_schema=False)
     for path, target in _OLD_NAMES.items():
         app.add_api_route(path, _redirect(target), methods=["GET"], include_in_schema=False)

@@ -17,6 +17,7 @@ from app.resources import local_folders
 from app.roles import Kit
 from app.serving import HttpServer
 from app.web import WebParts, build_web_app
+from console.api.dead_letters import LetterDesk, build_dead_letters_router
 from console.api.needs import ConsoleNeeds, Pictures, SiteFacts
 from console.api.router import build_router as build_console
 from console.api.search import SearchDesk
@@ -30,6 +31,7 @@ from producers.image_check import check_image
 from producers.ingest import Ingest, IngestLimits, IngestPorts
 from producers.reconciler import Reconciler, ReconcilerPace, ReconcilerPorts
 from producers.relay import Relay
+from producers.replays import ReplayRunner
 from producers.room import Room, RoomLimits
 from producers.sweep import Sweep
 from producers.upload_api import build_router as build_upload
@@ -45,6 +47,7 @@ class WebRole:
     room: Room
     reconciler: Reconciler
     feed: Feed
+    replays: ReplayRunner
     watchers: Sequence[Service]
 
     @property
@@ -56,6 +59,7 @@ class WebRole:
             self.room,
             self.reconciler,
             self.feed,
+            self.replays,
             *self.watchers,
         ]
 
@@ -78,6 +82,7 @@ async def open_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
             routers=[
                 build_upload(role.ingest, telemetry=kit.telemetry),
                 build_console(needs, search),
+                build_dead_letters_router(_letter_desk(kit, role)),
                 build_feed(role.feed),
             ],
             not_ready=not_ready,
@@ -116,8 +121,11 @@ def _build(kit: Kit) -> WebRole:
     sweep = Sweep(
         resources.objects, resources.outbox, resources.outbox, clock=clock, wake=relay.wake
     )
-    reconciler = _reconciler(kit)
-    return WebRole(ingest, relay, sweep, room, reconciler, feed, _watchers(kit, ingest))
+    replays = ReplayRunner(
+        resources.replays, resources.open_reader, resources.describe_log, clock=clock
+    )
+    watchers = _watchers(kit, ingest)
+    return WebRole(ingest, relay, sweep, room, _reconciler(kit), feed, replays, watchers)
 
 
 def _room(kit: Kit, broker_away: Callable[[], bool]) -> Room:
@@ -153,6 +161,11 @@ def _reconciler(kit: Kit) -> Reconciler:
     )
     pace = ReconcilerPace(after_s=kit.settings.web.reconcile_after_s)
     return Reconciler(ports, source="/lineside/web", pace=pace, telemetry=kit.telemetry)
+
+
+def _letter_desk(kit: Kit, role: WebRole) -> LetterDesk:
+    resources = kit.resources
+    return LetterDesk(resources.letters, resources.replays, kit.clock, role.replays.wake)
 
 
 def _watchers(kit: Kit, ingest: Ingest) -> list[Service]:

@@ -14,6 +14,7 @@ from schemas.codec import MalformedEventError, decode
 from schemas.dead_letters import DeadLetter
 from schemas.event import Event, ImageEvent
 from schemas.message import Record
+from schemas.replays import is_for_another_stage
 from schemas.topics import topics_read_by
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,12 @@ class Feed:
 
 
 def readable(record: Record) -> tuple[Facets, str] | None:
-    """Return what filters look at and the event's JSON, None for a record that is no event."""
+    """Return what filters look at and the event's JSON, None for a record that is no event.
+
+    None as well for one that was put back for a stage: the feed told it when it first came.
+    """
+    if is_for_another_stage(record, "notifier"):
+        return None
     try:
         event = decode(record)
     except MalformedEventError as error:

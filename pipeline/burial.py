@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 from uuid import uuid5
 
 from pipeline.errors import StalledError
@@ -15,6 +16,7 @@ from pipeline.work import Work
 from schemas.dead_letters import DeadLetter, Origin
 from schemas.event import NAMESPACE, Event, ImageEvent, derived_event_id, origin_of
 from schemas.message import Record
+from schemas.replays import REPLAY_OF, REPLAY_RUN, is_replay_header
 
 # Base64 of more would not fit into one message; the record itself stays in its topic.
 _VALUE_KEPT_BYTES = 600_000
@@ -48,8 +50,14 @@ def dead_letter(
 
 
 def _identity(stage: str, event: Event | None, record: Record) -> object:
-    """Equal on redelivery, another one for a replay that fails again at its new place."""
+    """Equal on redelivery, another one for a replay that fails again.
+
+    A replay is named by itself: published twice by its relay, it still returns as one letter.
+    """
     place = f":dead-letter:{record.topic}:{record.partition}:{record.offset}"
+    run = record.header(REPLAY_RUN)
+    if run is not None:
+        place = f":dead-letter:replay:{run}:{record.header(REPLAY_OF)}"
     if event is not None:
         return derived_event_id(stage, event.event_id, place)
     digest = hashlib.sha256(record.value or b"").hexdigest()
@@ -73,8 +81,12 @@ def origin_of_record(record: Record) -> Origin:
     headers = []
     for name, content in record.headers:
         room -= len(name) + len(content)
-        if room >= 0:
+        if room >= 0 or is_replay_header(name):
             headers.append((name, b64encode(content).decode()))
+    too_large: dict[Literal["headers", "value"], bool] = {
+        "headers": room < 0,
+        "value": value is not None and not kept,
+    }
     return Origin(
         topic=record.topic,
         partition=record.partition,
@@ -82,6 +94,7 @@ def origin_of_record(record: Record) -> Origin:
         key=None if record.key is None else b64encode(record.key).decode(),
         headers=tuple(headers),
         value=b64encode(value).decode() if value is not None and kept else None,
+        omitted=tuple(name for name, is_so in too_large.items() if is_so),
     )
 
 

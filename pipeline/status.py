@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from schemas.anomalies import ImageScored
@@ -26,6 +26,7 @@ JUDGED_STAGES = ("embed", "anomaly", "llm")
 # An NG of these calls nobody: no sound, no count of open alarms (console.md).
 QUIET_PURPOSES = frozenset({"golden", "setup", "simulated"})
 
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _RANK: Mapping[Kind, int] = {"result": 2, "skip": 1, "dead_letter": 0}
 
 
@@ -38,7 +39,7 @@ class Trigger(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """How a stage answered one trigger."""
+    """How a stage answered one trigger; of several dead letters the latest counts."""
 
     event_id: str
     kind: Kind
@@ -46,6 +47,7 @@ class Outcome(NamedTuple):
     origin_event_id: str | None
     origin_at: datetime
     verdict: str | None = None
+    buried_at: datetime = _NEVER
 
 
 class Act(NamedTuple):
@@ -109,6 +111,7 @@ def outcome_of(event: Event) -> Outcome | None:
             event.stage,
             None if origin_id is None else str(origin_id),
             event.origin_at or event.first_attempt_at,
+            buried_at=event.occurred_at,
         )
     return None
 
@@ -177,6 +180,30 @@ def unanswered(
     }
 
 
+def overtaken_letters(upload: Trigger | None, outcomes: Collection[Outcome]) -> dict[str, str]:
+    """Return dead letters whose stage has answered a newer trigger since, with that answer's id.
+
+    Nobody needs them any more: the image was inspected again.
+    """
+    order = _Order(None if upload is None else upload.event_id)
+
+    def origin(outcome: Outcome) -> tuple[bool, datetime, str]:
+        return order(outcome.origin_event_id, outcome.origin_at)
+
+    found: dict[str, str] = {}
+    for letter in (outcome for outcome in outcomes if outcome.kind == "dead_letter"):
+        newer = [
+            outcome
+            for outcome in outcomes
+            if outcome.kind != "dead_letter"
+            and outcome.stage == letter.stage
+            and origin(outcome) > origin(letter)
+        ]
+        if newer:
+            found[letter.event_id] = max(newer, key=origin).event_id
+    return found
+
+
 class _Order:
     """Newest origin last. A request is newer than its upload, whatever the sender's clock says."""
 
@@ -193,9 +220,9 @@ class _Answers:
     def __init__(self, order: _Order, stage: str, outcomes: Iterable[Outcome]) -> None:
         mine = [outcome for outcome in outcomes if outcome.stage == stage]
 
-        def rank(outcome: Outcome) -> tuple[tuple[bool, datetime, str], int, str]:
+        def rank(outcome: Outcome) -> tuple[tuple[bool, datetime, str], int, datetime, str]:
             origin = order(outcome.origin_event_id, outcome.origin_at)
-            return (origin, _RANK[outcome.kind], outcome.event_id)
+            return (origin, _RANK[outcome.kind], outcome.buried_at, outcome.event_id)
 
         mine.sort(key=rank)
         # Sorted by rank, so that the strongest answer to an origin is the one that stays.

@@ -28,6 +28,7 @@ from pipeline.telemetry import MetricName, Telemetry
 from pipeline.work import Work
 from pipeline.worker_settings import WorkerSettings
 from schemas.codec import decode
+from schemas.replays import is_for_another_stage
 
 
 class Worker:
@@ -142,11 +143,14 @@ class Worker:
 
     async def _load(self, work: Work) -> None:
         try:
-            if work.event is None:
-                work.event = decode(work.record)
-            if self._dispatch.careful:
-                await self._committer.name(work)
-            work.item = await self._stage.load(work.event)
+            if is_for_another_stage(work.record, self.name):
+                work.item = Settled()
+            else:
+                if work.event is None:
+                    work.event = decode(work.record)
+                if self._dispatch.careful:
+                    await self._committer.name(work)
+                work.item = await self._stage.load(work.event)
         except asyncio.CancelledError:
             self._dispatch.drop(work)
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Literal
 from uuid import UUID
 
 from schemas.event import Event
@@ -9,7 +10,10 @@ from schemas.subject import Subject, UtcDatetime, WireModel
 
 
 class Origin(WireModel):
-    """The record as it lay in the log; bytes are base64."""
+    """The record as it lay in the log; bytes are base64.
+
+    `omitted` names what was too large to be kept here; it lies at the origin.
+    """
 
     topic: str
     partition: int
@@ -17,6 +21,7 @@ class Origin(WireModel):
     key: str | None = None
     headers: tuple[tuple[str, str], ...] = ()
     value: str | None = None
+    omitted: tuple[Literal["headers", "value"], ...] = ()
 
 
 class DeadLetter(Event):

@@ -85,6 +85,8 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
         "inspections": MemoryInspections(tables),
         "catalog": MemoryCatalog(tables),
         "outbox": MemoryOutbox(tables, source="/test"),
+        "letters": None,
+        "replays": None,
     }
     return MemoryResources(settings=settings, role="all", broker=broker, **memory)
 

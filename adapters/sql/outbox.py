@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
@@ -23,7 +24,7 @@ from schemas.codec import encode
 from schemas.configuration import ProductConfigured
 from schemas.event import Event
 from schemas.images import ImageUploaded
-from schemas.message import Message, Position
+from schemas.message import Headers, Message, Position
 from schemas.subject import Subject
 
 _PENDING = (
@@ -74,6 +75,21 @@ _STORING = (
 )
 
 
+def stored_headers(headers: Headers) -> list[list[str]]:
+    """Return headers as the outbox keeps them; those that are no text are named `base64`."""
+    stored = []
+    for name, value in headers:
+        try:
+            stored.append([name, value.decode()])
+        except UnicodeDecodeError:
+            stored.append([name, b64encode(value).decode(), "base64"])
+    return stored
+
+
+def _as_header(name: str, value: str, encoding: str = "text") -> tuple[str, bytes]:
+    return (name, value.encode() if encoding == "text" else b64decode(value))
+
+
 class SqlOutbox:
     """`Outbox` on SQLite or PostgreSQL."""
 
@@ -121,7 +137,7 @@ class SqlOutbox:
             "topic": message.topic,
             "key": message.key,
             "value": message.value,
-            "headers": [[name, value.decode()] for name, value in message.headers],
+            "headers": stored_headers(message.headers),
             "created_at": datetime.now(UTC),
         }
         if connection.execute(self._insert_outbox, row).rowcount == 0:
@@ -199,7 +215,7 @@ class SqlOutbox:
             OutboxRow(
                 row.id,
                 Message(
-                    row.topic, row.key, row.value, tuple((n, v.encode()) for n, v in row.headers)
+                    row.topic, row.key, row.value, tuple(_as_header(*one) for one in row.headers)
                 ),
             )
             for row in await self._database.read(work)

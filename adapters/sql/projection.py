@@ -7,6 +7,7 @@ from functools import singledispatch
 from typing import Any, Literal, NamedTuple
 
 from pipeline.counting import slot_of
+from pipeline.letters import answer_of, former_of, product_of
 from pipeline.status import is_quiet
 from schemas.anomalies import ImageScored
 from schemas.configuration import (
@@ -211,6 +212,9 @@ def _dead_letter(event: DeadLetter) -> Sequence[Write]:
         "offset": event.origin.offset,
         "origin_event_id": origin_id and str(origin_id),
         "origin_at": event.origin_at or event.first_attempt_at,
+        "product": (product := product_of(event)) and clean(product),
+        "answer_id": answer_of(event),
+        "replay_of": former_of(event),
         "payload": payload_of(event),
     }
     image = [Write("image", image_row(event.subject, state="accepted"))] if event.subject else []

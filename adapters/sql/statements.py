@@ -63,8 +63,14 @@ _SUMMARY = frozenset(
 )  # fmt: skip
 
 
+# What becomes of a dead letter later (adapters/sql/letters.py).
+_FATE = frozenset({"returned_as", "replayed_at", "resolved_by", "resolved_at"})
+
+
 def _bound(table: Table, name: str) -> dict[str, Any]:
-    skipped = _SUMMARY if name in {"image", "upload"} else frozenset[str]()
+    skipped = _FATE if name == "dead_letter" else frozenset[str]()
+    if name in {"image", "upload"}:
+        skipped = _SUMMARY
     return {c.name: bindparam(c.name, type_=c.type) for c in table.c if c.name not in skipped}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
+from adapters.sql.letters import note_overtaken
 from adapters.sql.tables import dead_letters, images, inspections, reviews
 from pipeline.image_view import ImageFacts, ImageSummary, Kept, summarise
-from pipeline.status import Act, Kind, Outcome, Trigger, asked_stages
+from pipeline.status import Act, Kind, Outcome, Trigger, asked_stages, overtaken_letters
 
 _SUMMARY_COLUMNS = tuple(images.c[field.name] for field in fields(ImageSummary))
 OF_IMAGES = (
@@ -47,7 +48,7 @@ _INSPECTIONS = _of(
 _DEAD_LETTERS = _of(
     (
         dead_letters.c.image_id, dead_letters.c.event_id, dead_letters.c.stage,
-        dead_letters.c.origin_event_id, dead_letters.c.origin_at,
+        dead_letters.c.origin_event_id, dead_letters.c.origin_at, dead_letters.c.occurred_at,
     ),
     dead_letters.c.image_id,
 )  # fmt: skip
@@ -75,12 +76,16 @@ def refresh(connection: Connection, image_ids: Collection[str]) -> None:
     rows = connection.execute(_IMAGES, {"image_ids": sorted(image_ids)}).all()
     facts = read_facts(connection, rows)
     changed = []
+    overtaken: dict[str, str] = {}
     for row in rows:
-        summary = summarise(facts[row.image_id])
+        of_image = facts[row.image_id]
+        overtaken |= overtaken_letters(of_image.upload, of_image.outcomes)
+        summary = summarise(of_image)
         if summary != summary_of(row):
             changed.append({"which": row.image_id, **asdict(summary)})
     if changed:
         connection.execute(_UPDATE, changed)
+    note_overtaken(connection, overtaken)
 
 
 def lock_images(connection: Connection, image_ids: Collection[str]) -> None:
@@ -106,7 +111,8 @@ def read_facts(connection: Connection, rows: Collection[Row[Any]]) -> dict[str, 
         else:
             outcomes[row.image_id].append(_outcome(row, _KIND.get(row.type, "result"), row.verdict))
     for row in connection.execute(_DEAD_LETTERS, given):
-        outcomes[row.image_id].append(_outcome(row, "dead_letter", None))
+        buried = _outcome(row, "dead_letter", None)
+        outcomes[row.image_id].append(buried._replace(buried_at=row.occurred_at))
     for row in connection.execute(_REVIEWS, given):
         acts[row.image_id].append(Act(*row[1:]))
     return {

@@ -176,9 +176,63 @@ dead_letters = Table(
     Column("offset", BigInteger, nullable=False),
     _id("origin_event_id"),
     _time("origin_at", nullable=False),
+    _text("product"),
+    # Id of the event that settles it (pipeline/letters.answer_of); empty where nobody can tell.
+    _id("answer_id"),
+    # The letter whose replay came back as this one, and the one that this one came back as.
+    _id("replay_of"),
+    _id("returned_as"),
+    # When a replay put the record back last.
+    _time("replayed_at"),
+    _id("resolved_by"),
+    _time("resolved_at"),
     Column("payload", JSON, nullable=False),
     Index("dead_letters_by_image", "image_id"),
     Index("dead_letters_by_time", "occurred_at"),
+    Index("dead_letters_by_answer", "answer_id"),
+    Index("dead_letters_by_former", "replay_of"),
+    Index("dead_letters_by_place", "topic", "partition", "offset"),
+)
+
+# Who put dead letters back, when and which; one row a replay, for ever.
+dead_letter_replays = Table(
+    "dead_letter_replays",
+    metadata,
+    _id("replay_id", primary_key=True),
+    Column("state", String(8), nullable=False),
+    _time("requested_at", nullable=False),
+    _text("requested_by", nullable=False),
+    _text("reason"),
+    Column("chosen", JSON, nullable=False),
+    Column("again", Boolean, nullable=False, server_default=false()),
+    Column("rate_per_s", Float, nullable=False),
+    Column("letters", Integer, nullable=False),
+    _time("finished_at"),
+    # Every stop and resume: [{"action", "by", "at"}].
+    Column("steered", JSON, nullable=False),
+    Index("dead_letter_replays_by_time", "requested_at"),
+)
+
+# The letters of each replay, fixed when it was asked for, oldest first.
+dead_letter_replay_items = Table(
+    "dead_letter_replay_items",
+    metadata,
+    _id("replay_id", primary_key=True),
+    Column("place", Integer, primary_key=True, autoincrement=False),
+    _id("letter_id", nullable=False),
+    # Set in the transaction that writes the outbox row; the row's id is `outbox_id`.
+    _time("put_back_at"),
+    _id("outbox_id"),
+    # Why it was passed over instead.
+    _text("passed_over"),
+    Index("dead_letter_replay_items_by_letter", "letter_id"),
+    Index(
+        "dead_letter_replay_items_due",
+        "replay_id",
+        "place",
+        sqlite_where=text("put_back_at IS NULL AND passed_over IS NULL"),
+        postgresql_where=text("put_back_at IS NULL AND passed_over IS NULL"),
+    ),
 )
 
 # Texts of reports, one row a report: what was answered, by which model, refused or not.

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select
 
+from adapters.sql.letters import note_answers, note_letters
 from adapters.sql.projection import Name, Write, image_row, project, subject_of
 from adapters.sql.statements import statement
 from adapters.sql.summaries import lock_images, refresh
@@ -43,6 +44,8 @@ def write_events(connection: Connection, dialect: str, events: Sequence[Event]) 
     for index, writes in enumerate(projected):
         if writes and writes[-1].name not in (*_ORDER, "image"):
             is_new[index] = write_state(connection, dialect, writes)
+    note_answers(connection, events)
+    note_letters(connection, rows["dead_letter"])
     refresh(connection, subjects)
     return is_new
 

@@ -1,5 +1,6 @@
 // The console's HTTP API over a World, close enough to develop pages against.
 import { randomUUID } from "node:crypto";
+import { answerLetters } from "./letters.mjs";
 import { drawHeat, drawPart } from "./png.mjs";
 import { MANUAL_PAGE } from "./reports.mjs";
 
@@ -166,6 +167,7 @@ export function answer(world, request) {
   if (path === "/v1/system") {
     return json(200, { version: "dev", timezone: "Asia/Seoul", language: "ko", languages: ["ko", "en"], llm: world.llm, upload_limit_mb: 50, now: new Date().toISOString() });
   }
+  if (path.startsWith("/v1/dead-letter")) return answerLetters(world.letters, request);
   if (path === "/v1/stats") return stats(world, query);
   if (path === "/v1/images") return request.method === "POST" ? uploadImage(world, request) : listImages(world, query);
   if (path === "/v1/products") return json(200, { products: [...world.products.values()] });

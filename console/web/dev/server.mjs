@@ -1,6 +1,6 @@
 // A pretend Lineside for developing the pages: canned data, drawn pictures, a live feed.
 //
-//   node dev/server.mjs [--port 5055] [--empty] [--no-llm] [--rows 1000] [--quiet] [--long-names]
+//   node dev/server.mjs [--port 5055] [--empty] [--no-llm] [--rows 1000] [--quiet] [--long-names] [--letters 1000]
 //
 // Serves dist/ as well. POST /mock/feed?do=cut|heal|forget plays the network's troubles;
 // POST /mock/image?product=cap&outcome=NG sends one image.
@@ -8,6 +8,7 @@ import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { dirname, extname, join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
+import { Letters } from "./letters.mjs";
 import { answer } from "./routes.mjs";
 import { accept } from "./websocket.mjs";
 import { World } from "./world.mjs";
@@ -35,6 +36,8 @@ if (!flag("--empty")) {
   }
   world.autoReports = true;
 }
+
+world.letters = new Letters(world, Number(option("--letters", "0")));
 
 let mode = "on";
 const clients = new Set();

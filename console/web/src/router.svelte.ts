@@ -4,6 +4,7 @@ export type Route =
   | { readonly page: "operator" }
   | { readonly page: "detail"; readonly imageId: string }
   | { readonly page: "setup"; readonly product: string | null }
+  | { readonly page: "letters"; readonly letterId: string | null }
   | { readonly page: "unknown"; readonly path: string };
 
 /** Address of a path of this application, whatever prefix it is served under. */
@@ -21,6 +22,9 @@ export function parseRoute(path: string, search: string = ""): Route {
   if (detail?.[1]) return { page: "detail", imageId: detail[1] };
   if (clean === "setup") {
     return { page: "setup", product: new URLSearchParams(search).get("product") };
+  }
+  if (clean === "dead-letters") {
+    return { page: "letters", letterId: new URLSearchParams(search).get("id") };
   }
   return { page: "unknown", path: clean };
 }

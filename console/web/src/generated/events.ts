@@ -229,6 +229,7 @@ export interface Origin {
   headers?: readonly (readonly [string, string])[];
   key?: string | null;
   offset: number;
+  omitted?: readonly ("headers" | "value")[];
   partition: number;
   topic: string;
   value?: string | null;

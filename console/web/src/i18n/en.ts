@@ -1,4 +1,5 @@
 // English texts, key by key with ko.ts.
+import { enLetters } from "./en-letters";
 import type { Catalogue } from "./fill";
 
 export const en: Catalogue = {
@@ -335,4 +336,5 @@ export const en: Catalogue = {
   "setup.done.open": "Open the inspection page",
   "setup.done.another": "Register another product",
   "unknown.title": "There is no such page",
+  ...enLetters,
 };

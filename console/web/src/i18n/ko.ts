@@ -1,4 +1,6 @@
 // Korean texts. en.ts has the same keys; the type and a test hold both together.
+import { koLetters } from "./ko-letters";
+
 export const ko = {
   "verdict.OK": "양품",
   "verdict.NG": "불량",
@@ -333,4 +335,5 @@ export const ko = {
   "setup.done.open": "검사 화면 열기",
   "setup.done.another": "다른 제품 등록",
   "unknown.title": "없는 주소입니다",
+  ...koLetters,
 } as const;

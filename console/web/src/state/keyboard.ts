@@ -10,6 +10,8 @@ import { heat } from "./heat.svelte";
 import { operator } from "./operator.svelte";
 import { panels } from "./panels.svelte";
 
+const HAS_KEYS: ReadonlySet<string> = new Set(["operator", "detail"]);
+
 export interface Acting {
   readonly held: () => Inspection | null;
   readonly decide: (decision: Decision) => void;
@@ -57,7 +59,7 @@ export function keyboard(acting: Acting): Keyboard {
       // An open dialog has the keys to itself; the browser closes it on Escape.
       if (event.repeat || document.querySelector("dialog[open]")) return;
       const action = actionOf(event, isTyping(event.target));
-      if (!action || router.route.page === "setup") return;
+      if (!action || !HAS_KEYS.has(router.route.page)) return;
       event.preventDefault();
       operator.touch();
       actions[action]();

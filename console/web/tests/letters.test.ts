@@ -1,0 +1,51 @@
+import { beforeAll, expect, test, vi } from "vitest";
+import type { LetterCount } from "../src/api/letters";
+
+const storage = { getItem: () => null, setItem: () => undefined };
+vi.stubGlobal("localStorage", storage);
+vi.stubGlobal("sessionStorage", storage);
+
+let state: typeof import("../src/state/letters.svelte");
+let view: typeof import("../src/view/letters");
+beforeAll(async () => {
+  state = await import("../src/state/letters.svelte");
+  view = await import("../src/view/letters");
+});
+
+const COUNTS: readonly LetterCount[] = [
+  { stage: "anomaly", reason: "object_missing", open: 3, replayed: 1, resolved: 5 },
+  { stage: "anomaly", reason: "bug", open: 2, replayed: 0, resolved: 0 },
+  { stage: "embed", reason: "object_missing", open: 4, replayed: 0, resolved: 1 },
+];
+
+test("counts follow the chosen stage, reason and state", () => {
+  const count = (change: object, which: "open" | "all" = "open"): number =>
+    state.countOf(COUNTS, { ...state.ANY, ...change }, which);
+  expect(count({})).toBe(9);
+  expect(count({ stage: "anomaly" })).toBe(5);
+  expect(count({ stage: "anomaly", reason: "object_missing" })).toBe(3);
+  expect(count({ reason: "object_missing" }, "all")).toBe(14);
+});
+
+test("only filters that are set are asked for, and hours count from now", () => {
+  const now = Date.UTC(2026, 10, 26, 12);
+  expect(state.spanOf(state.ANY, now)).toEqual({});
+  expect(state.spanOf({ ...state.ANY, stage: "llm", hours: 8 }, now)).toEqual({
+    stage: "llm",
+    since: "2026-11-26T04:00:00.000Z",
+  });
+});
+
+test("a reason says what to do, also one that nobody has met yet", () => {
+  const fix = (reason: string, is_replayable = true): string => view.fixOf({ reason, is_replayable });
+  expect(fix("object_missing")).not.toBe(fix("never_seen"));
+  expect(fix("never_seen")).toBe(fix("quite_new"));
+  expect(fix("object_missing", false)).not.toBe(fix("object_missing"));
+  expect(view.whyOf("never_seen")).toBe("never seen");
+});
+
+test("content is shown as what it is", () => {
+  expect(view.contentText({ encoding: "none", data: null, size_bytes: 0 })).toBe("–");
+  expect(view.contentText({ encoding: "json", data: { a: 1 }, size_bytes: 7 })).toBe('{\n  "a": 1\n}');
+  expect(view.contentText({ encoding: "base64", data: "/9g=", size_bytes: 2 })).toBe("/9g=");
+});
