@@ -25,6 +25,7 @@ _COMMANDS = {
     "bank": ("app.cli.bank", "Memory banks: build, list, show, activate, rollback, calibrate."),
     "cases": ("app.cli.cases", "Past cases: import, list, search."),
     "manuals": ("app.cli.manuals", "Manuals: import, search, ask."),
+    "replay": ("app.cli.replay", "A stretch of a topic through another version; list, diff."),
     "bench": ("app.cli.bench", "The figures that the documents claim."),
 }
 
