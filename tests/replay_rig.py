@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from asyncio import create_subprocess_exec, subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from adapters.kafka.reader import KafkaOpenReader
 from adapters.sql.tables import metadata
 from app.replay.diff_run import diff_replays
 from app.replay.request import Request, Version
-from app.replay.run import Replay
+from app.replay.run import Replay, open_side
 from app.resources import open_store
 from app.settings import KafkaSettings, Settings
 from schemas.codec import decode
@@ -133,14 +132,15 @@ class Command:
             self.settings, a, b, limit=limit, with_reviews=with_reviews, show=lambda *_: None
         )
 
+    async def list(self) -> list[Json]:
+        """List replays in this process."""
+        async with AsyncExitStack() as stack:
+            _, side = await open_side(self.settings, stack)
+            return await side.list()
+
     async def run(self, *arguments: str, code: int = 0) -> str:
-        """Run it to its end; returns stdout, or stderr where it has failed as expected."""
+        """Run it to its end; returns its stdout."""
         async with self.started(*arguments) as process:
             out, err = await process.communicate()
         assert process.returncode == code, f"{process.returncode}: {out!r} {err.decode()}"
-        return (out if out.strip() else err).decode()
-
-    async def json(self, *arguments: str, code: int = 0) -> Json:
-        """Run it with --json."""
-        answer: Json = json.loads(await self.run(*arguments, "--json", code=code))
-        return answer
+        return out.decode()

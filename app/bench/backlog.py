@@ -31,7 +31,16 @@ from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.sql.engine import open_database
 from adapters.sql.tables import inspections
-from app.bench.backlog_checks import Ledger, Result, Sample, oldest_ms, report_stage
+from app.bench.backlog_checks import (
+    Ledger,
+    Result,
+    Sample,
+    draining,
+    memory_fault,
+    oldest_ms,
+    report_stage,
+    slope_mb_per_min,
+)
 from app.cli.output import table
 from app.client import Client
 from app.data_folder import read_data_folder
@@ -117,12 +126,20 @@ async def bench_backlog(folder: Path, options: BacklogOptions, say: Say) -> Json
     faults += watch.faults
     if "record" in options.stages:
         faults += await _check_tables(settings, ledgers)
+        grown = memory_fault(draining(watch.samples["record"]))
+        faults += [f"record: {grown}"] if grown else []
     return {
         "images": options.images,
         "taken_per_second": options.rate,
         "seconds": round(watch.elapsed_s, 1),
         "stages": {stage: asdict(one) for stage, one in reports.items()},
-        "memory": {stage: watch.memory(stage) for stage in options.stages},
+        "memory": {
+            stage: {
+                "slope_mb_per_min": round(slope_mb_per_min(draining(samples)), 2),
+                "peak_mb": round(max(one.rss_mb for one in samples), 1),
+            }
+            for stage, samples in watch.samples.items()
+        },
         "samples": {
             stage: [sample._asdict() for sample in samples]
             for stage, samples in watch.samples.items()
@@ -278,15 +295,6 @@ class _Watch:
             return float(psutil.Process(process.pid).memory_info().rss) / 1e6
         except psutil.NoSuchProcess:
             return 0.0
-
-    def memory(self, stage: str) -> Json:
-        """First and last memory of the last three quarters, and the highest, in MB."""
-        tail = [one.rss_mb for one in self.samples[stage]][len(self.samples[stage]) // 4 :]
-        return {
-            "from_mb": round(tail[0], 1),
-            "to_mb": round(tail[-1], 1),
-            "peak_mb": round(max(tail), 1),
-        }
 
     def _show(self) -> None:
         told = []

@@ -85,6 +85,14 @@ class Ledger:
         return late
 
 
+def draining(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """Return the samples from the last look before a stage began to the first one after its end."""
+    most = max(sample.lag_records for sample in samples)
+    first = max(place for place, one in enumerate(samples) if one.lag_records == most)
+    last = max((place for place, one in enumerate(samples) if one.lag_records), default=0)
+    return samples[first : last + 2]
+
+
 def slope_mb_per_min(samples: Sequence[Sample]) -> float:
     """Return how fast memory grows over the last three quarters of the samples."""
     tail = samples[len(samples) // 4 :]
@@ -100,7 +108,7 @@ def memory_fault(samples: Sequence[Sample]) -> str | None:
     """Say that memory grows: by more than the limit a minute, and by more than breathing."""
     tail = samples[len(samples) // 4 :]
     slope = slope_mb_per_min(samples)
-    if not tail or slope <= SLOPE_LIMIT_MB_PER_MIN:
+    if slope <= SLOPE_LIMIT_MB_PER_MIN:
         return None
     growth_mb = slope * (tail[-1].at_s - tail[0].at_s) / 60
     if growth_mb <= GROWTH_LIMIT_SHARE * statistics.fmean(sample.rss_mb for sample in tail):
@@ -111,8 +119,6 @@ def memory_fault(samples: Sequence[Sample]) -> str | None:
 def age_fault(samples: Sequence[Sample]) -> str | None:
     """Say that the age of the oldest waiting image rises, beyond what turns explain."""
     ages = [sample.oldest_age_s or 0.0 for sample in samples]
-    if not ages:
-        return "nothing was measured"
     tolerance_s = max(AGE_TOLERANCE_S, AGE_TOLERANCE_SHARE * ages[0])
     youngest = ages[0]
     for age in ages:
@@ -124,7 +130,8 @@ def age_fault(samples: Sequence[Sample]) -> str | None:
 
 def report_stage(ledger: Ledger, samples: Sequence[Sample], *, ordered: bool) -> StageReport:
     """Judge one stage; a stage whose events settle alone promises no order."""
-    faults = [fault for fault in (memory_fault(samples), age_fault(samples)) if fault]
+    drain = draining(samples)
+    faults = [fault for fault in (memory_fault(drain), age_fault(drain)) if fault]
     lost, double, late = ledger.lost(), ledger.double(), ledger.out_of_order()
     if lost:
         faults.append(f"{lost} images have no result")
@@ -132,15 +139,14 @@ def report_stage(ledger: Ledger, samples: Sequence[Sample], *, ordered: bool) ->
         faults.append(f"{double} results are double")
     if ordered and late:
         faults.append(f"{late} results are out of their key's order")
-    busy = [sample for sample in samples if sample.lag_records]
-    seconds = (samples[len(busy)] if len(busy) < len(samples) else samples[-1]).at_s
+    seconds = drain[-1].at_s - drain[0].at_s
     return StageReport(
         results=len({result.image_id for result in ledger.results}),
         lost=lost,
         double=double,
         out_of_order=late,
-        slope_mb_per_min=round(slope_mb_per_min(samples), 2),
-        peak_mb=round(max(sample.rss_mb for sample in samples), 1),
+        slope_mb_per_min=round(slope_mb_per_min(drain), 2),
+        peak_mb=round(max(sample.rss_mb for sample in drain), 1),
         throughput=round(len(ledger.numbers) / seconds, 2) if seconds else 0.0,
         faults=tuple(faults),
     )

@@ -73,6 +73,14 @@ def test_memory_that_grows_is_found() -> None:
     assert _faults(_ledger(), _samples(growth_mb=5)) == ""
 
 
+def test_what_happens_before_the_first_image_is_no_part_of_the_drain() -> None:
+    starting = [Sample(-100 + look, IMAGES, 900 + look, 5 * look) for look in range(100)]
+    drain = _samples()
+    report = report_stage(_ledger(), starting + drain, ordered=True)
+    assert report.faults == ()
+    assert report.throughput == pytest.approx(IMAGES / 600, abs=0.01)
+
+
 def test_an_age_that_rises_is_found() -> None:
     samples = _samples()
     samples[30] = replace_age(samples[30], 900.0)
