@@ -250,6 +250,16 @@ async def test_diff_shows_what_another_threshold_would_have_said(scene: Scene) -
     assert result["reviews"]["a"]["reviewed"] == 0
 
 
+async def test_an_older_revision_of_a_product_judges_again(scene: Scene) -> None:
+    await scene.command.replay(
+        "first", revision=1, bank=scene.other_bank, product=PRODUCT, every=True
+    )
+    events = (await events_in(scene.command.servers, "replays.first")).values()
+    scored = [event for event in events if isinstance(event, ImageScored)]
+    assert len(scored) == IMAGES
+    assert {event.configuration_revision for event in scored} == {1}
+
+
 async def test_times_and_offsets_choose_the_stretch(scene: Scene) -> None:
     command = scene.command
     now_ms = round(time.time() * 1000)
