@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, cast
 
 from adapters.clock import SystemClock
@@ -29,6 +30,7 @@ from schemas.codec import decode
 from schemas.dead_letters import DeadLetter
 from schemas.message import Message, Record, TopicPartition
 from schemas.side_topics import side_topic
+from schemas.subject import rfc3339_ms
 
 Json = dict[str, Any]
 # step, events done, events in all
@@ -211,6 +213,8 @@ class Replay:
             "version": scene.version,
             "topic": request.topic,
             "product": request.product,
+            "since": _moment(request.since_ms),
+            "until": _moment(request.until_ms),
             "offsets": _offsets(source.covered()),
             "read": source.read,
             "skipped": source.skipped.total(),
@@ -263,6 +267,10 @@ class _Running:
 
 def _offsets(covered: Mapping[TopicPartition, Span]) -> dict[str, list[int]]:
     return {str(place.partition): list(span) for place, span in sorted(covered.items())}
+
+
+def _moment(unix_ms: int | None) -> str | None:
+    return None if unix_ms is None else rfc3339_ms(datetime.fromtimestamp(unix_ms / 1000, UTC))
 
 
 async def open_side(settings: Settings, stack: AsyncExitStack) -> tuple[Resources, SideTopics]:
