@@ -146,7 +146,8 @@ async def find_stretch(admin: KafkaAdmin, request: Request) -> dict[TopicPartiti
         stops |= await admin.offsets_at([topic], request.until_ms)
     spans = {}
     for place, held in ranges.items():
-        start = _named(request.from_offsets, place, held, starts[place])
+        # Times were looked up a moment later: the log may have grown past this end.
+        start = _named(request.from_offsets, place, held, min(starts[place], held.end))
         stop = _named(request.to_offsets, place, held, min(stops[place], held.end))
         is_wanted = not request.partitions or place.partition in request.partitions
         spans[place] = Span(start, max(start, stop) if is_wanted else start)

@@ -217,10 +217,12 @@ async def test_a_reader_that_stalls_is_opened_anew() -> None:
     rig = make(parts=5)
     real = rig.broker.open_reader
     opened: list[Any] = []
+    closed_after: list[int] = []
 
     @asynccontextmanager
     async def silent() -> AsyncIterator[Any]:
         yield SilentReader(rig.clock)
+        closed_after.append(len(opened))
 
     def open_reader(
         topics: Any, start: Mapping[TopicPartition, int] | str = "earliest"
@@ -232,6 +234,7 @@ async def test_a_reader_that_stalls_is_opened_anew() -> None:
     await run(rig)
     assert rig.parts == [f"p{n}" for n in range(5)]
     assert len(opened) == 2
+    assert closed_after == [1]
     assert rig.source.holes == 0
 
 

@@ -127,6 +127,8 @@ async def test_a_stretch_is_what_the_log_holds_now_unless_something_narrows_it()
     assert await _stretch() == [Span(5, 20), Span(0, 8)]
     assert await _stretch(since_ms=9) == [Span(9, 20), Span(8, 8)]
     assert await _stretch(until_ms=9) == [Span(5, 9), Span(0, 8)]
+    # The log grew to 25 while the time was looked up.
+    assert await _stretch(since_ms=25) == [Span(20, 20), Span(8, 8)]
     assert await _stretch(since_ms=15, until_ms=9) == [Span(15, 15), Span(8, 8)]
     assert await _stretch(partitions=frozenset({1})) == [Span(5, 5), Span(0, 8)]
     assert await _stretch(since_ms=9, from_offsets={1: 0}) == [Span(9, 20), Span(0, 8)]
