@@ -104,14 +104,18 @@ def slope_mb_per_min(samples: Sequence[Sample]) -> float:
     return fit.slope
 
 
-def memory_fault(samples: Sequence[Sample]) -> str | None:
-    """Say that memory grows: by more than the limit a minute, and by more than breathing."""
+def memory_fault(samples: Sequence[Sample], *, cache_mb: float = 0.0) -> str | None:
+    """Say that memory grows: by more than the limit a minute, and by more than breathing.
+
+    `cache_mb` is what a cache of a known bound may take while it fills.
+    """
     tail = samples[len(samples) // 4 :]
     slope = slope_mb_per_min(samples)
     if slope <= SLOPE_LIMIT_MB_PER_MIN:
         return None
     growth_mb = slope * (tail[-1].at_s - tail[0].at_s) / 60
-    if growth_mb <= GROWTH_LIMIT_SHARE * statistics.fmean(sample.rss_mb for sample in tail):
+    breathing_mb = GROWTH_LIMIT_SHARE * statistics.fmean(sample.rss_mb for sample in tail)
+    if growth_mb <= breathing_mb + cache_mb:
         return None
     return f"memory grows by {slope:.1f} MB a minute"
 

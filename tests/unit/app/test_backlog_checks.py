@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from app.bench.backlog_checks import Ledger, Result, Sample, oldest_ms, report_stage
+from app.bench.backlog_checks import (
+    Ledger,
+    Result,
+    Sample,
+    memory_fault,
+    oldest_ms,
+    report_stage,
+)
 
 IMAGES = 40
 
@@ -71,6 +78,8 @@ def test_other_keys_may_come_in_any_order() -> None:
 def test_memory_that_grows_is_found() -> None:
     assert "memory grows by 20.3 MB a minute" in _faults(_ledger(), _samples(growth_mb=200))
     assert _faults(_ledger(), _samples(growth_mb=5)) == ""
+    assert memory_fault(_samples(growth_mb=60)) is not None
+    assert memory_fault(_samples(growth_mb=60), cache_mb=30) is None
 
 
 def test_what_happens_before_the_first_image_is_no_part_of_the_drain() -> None:
