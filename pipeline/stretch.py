@@ -21,11 +21,10 @@ from schemas.message import Record, TopicPartition
 
 logger = logging.getLogger(__name__)
 
-# A client's fetch may stall for good (aiokafka 718, 847): a reader that is quiet this long before
-# the stretch's end is opened anew; after the second time the rest holds no records (transaction
-# markers, compaction).
-_QUIET_S = 10.0
-_MOST_REOPENINGS = 2
+# A stretch may end in offsets that hold no records (transaction markers, compaction): after so many
+# seconds of polls that found nothing the rest counts as such. Long, for the reader must notice by
+# itself when it stalls, and a busy machine may take seconds to a first fetch.
+_SILENT_S = 30.0
 
 Skip = Literal["time", "product", "unreadable"]
 
@@ -152,8 +151,7 @@ class StretchSource:
         self._paused: set[TopicPartition] = set()
         self._reader: EventSource | None = None
         self._stack = AsyncExitStack()
-        self._quiet_s = 0.0
-        self._reopenings = 0
+        self._silent_s = 0.0
 
     def __call__(self, listener: AssignmentListener) -> AbstractAsyncContextManager[EventSource]:
         """Open for one listener, which gets every partition of the stretch at once."""
@@ -213,7 +211,11 @@ class StretchSource:
         chosen = [record for record in records if self._take(record)]
         self._pace.spend(len(chosen))
         self._stop_at_ends(reader)
-        await self._watch_silence(0.0 if records else self.clock.monotonic() - asked)
+        if records or set(self._unread()) <= self._paused:
+            self._silent_s = 0.0
+        else:
+            self._silent_s += self.clock.monotonic() - asked
+            self._end_in_silence()
         self._note_done()
         return chosen
 
@@ -271,26 +273,15 @@ class StretchSource:
         self._reader = reader
         return reader
 
-    async def _watch_silence(self, quiet_s: float) -> None:
-        """Open a reader that fell silent anew; take what stays silent for a hole in the log."""
+    def _end_in_silence(self) -> None:
+        """Take what was silent for long for offsets without records."""
+        if self._silent_s < _SILENT_S:
+            return
         unread = self._unread()
-        if not quiet_s:
-            self._quiet_s, self._reopenings = 0.0, 0
-        if not quiet_s or set(unread) <= self._paused:
-            return
-        self._quiet_s += quiet_s
-        if self._quiet_s < _QUIET_S:
-            return
-        self._quiet_s = 0.0
-        if self._reopenings < _MOST_REOPENINGS:
-            self._reopenings += 1
-            logger.warning(
-                "the stretch does not arrive, reading anew",
-                extra={"action": "stretch_reopened", "partitions": len(unread)},
-            )
-            self._reader = None
-            await self._stack.aclose()
-            return
+        logger.warning(
+            "the stretch ends in offsets without records",
+            extra={"action": "stretch_ends_in_silence", "partitions": len(unread)},
+        )
         for place in unread:
             one = self._places[place]
             self.holes += one.span.stop - one.position

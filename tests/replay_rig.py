@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from asyncio import create_subprocess_exec, subprocess
@@ -75,7 +76,10 @@ async def _rows(database_url: str) -> dict[str, int]:
 async def events_in(servers: str, topic: str) -> dict[str, Event]:
     """Events of a topic by id; fails if one is there twice."""
     found: dict[str, Event] = {}
-    async with KafkaOpenReader(KafkaConnection(servers))([topic]) as reader:
+    async with (
+        KafkaOpenReader(KafkaConnection(servers))([topic]) as reader,
+        asyncio.timeout(60),
+    ):
         ends = await reader.end_offsets()
         left = sum(ends.values())
         while left:

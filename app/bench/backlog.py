@@ -26,6 +26,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from sqlalchemy import func, select
 
+from adapters.clock import SystemClock
 from adapters.kafka.admin import KafkaAdmin, open_admin, topic_settings
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
@@ -50,6 +51,7 @@ from app.resources import open_store
 from app.samples.split import split
 from app.settings import Settings, WebSettings
 from app.up import Running, free_port, running_system
+from pipeline.steady_reader import SteadyOpenReader
 from schemas.codec import decode, encode
 from schemas.event import uploaded_event_id
 from schemas.images import ImageUploaded
@@ -329,7 +331,8 @@ async def _read_answers(
     ledgers = {stage: Ledger(backlog.numbers) for stage in stages if stage in _ANSWERS}
     topics = sorted({topic for stage in ledgers for topic in _ANSWERS[stage]})
     async with AsyncExitStack() as stack:
-        reader = await stack.enter_async_context(KafkaOpenReader(connection)(topics))
+        open_reader = SteadyOpenReader(KafkaOpenReader(connection), SystemClock())
+        reader = await stack.enter_async_context(open_reader(topics))
         ends = await reader.end_offsets()
         left = {place for place, end in ends.items() if end}
         while left:
