@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -72,26 +72,37 @@ def answer_of(event: Event) -> Answer | None:
     return Answer(subject.image_id, subject.product, subject.part_id, label_of(event), **facts)
 
 
-def current_answers(events: Iterable[Event]) -> dict[str, Answer]:
-    """Return each image's answer by image_id, as the tables would choose it.
+class Collector:
+    """Keeps each image's answer as the tables would choose it; events themselves are let go.
 
     Of an event_id the first counts, of an image the one with the newest origin.
     """
-    seen: set[UUID] = set()
-    newest: dict[str, Any] = {}
-    for event in events:
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self.events = 0
+        self._seen: set[UUID] = set()
+        self._newest: dict[str, tuple[datetime, Answer]] = {}
+
+    def add(self, event: Event) -> None:
+        """Take an event of a stage, in log order per partition."""
+        self.events += 1
         answer = answer_of(event)
-        if answer is None or event.event_id in seen:
-            continue
-        assert isinstance(event, StageEvent | DeadLetter)
-        seen.add(event.event_id)
-        known = newest.get(answer.image_id)
-        if known is None or _age(known[0]) <= _age(event):
-            newest[answer.image_id] = (event, answer)
-    return {image_id: answer for image_id, (_, answer) in newest.items()}
+        if answer is None or event.event_id in self._seen:
+            return
+        self._seen.add(event.event_id)
+        age = _age(event)
+        known = self._newest.get(answer.image_id)
+        if known is None or known[0] <= age:
+            self._newest[answer.image_id] = (age, answer)
+
+    def answers(self) -> dict[str, Answer]:
+        """Return each image's answer by image_id."""
+        return {image_id: answer for image_id, (_, answer) in self._newest.items()}
 
 
-def _age(event: StageEvent | DeadLetter) -> Any:
+def _age(event: Event) -> datetime:
+    assert isinstance(event, StageEvent | DeadLetter)
     return event.origin_at or event.occurred_at
 
 

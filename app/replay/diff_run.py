@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from adapters.clock import SystemClock
-from app.replay.answers import Answer, current_answers, live_answer
+from app.replay.answers import Answer, Collector, live_answer
 from app.replay.diff import agreement, compare
 from app.replay.run import open_side
 from app.replay.side import LIVE, Json, SideTopics, checked_name
@@ -86,11 +86,12 @@ async def _side_answers(
     ranges = await side.admin.log_ranges([side_topic(name).name])
     stretch = {place: Span(held.start, held.end) for place, held in ranges.items()}
     total = sum(span.stop - span.start for span in stretch.values())
-    events: list[Event] = []
+    found = Collector()
     async for batch in _read(resources, stretch):
-        events += batch
-        show(f"reading {name}", len(events), total)
-    return current_answers(events)
+        for event in batch:
+            found.add(event)
+        show(f"reading {name}", found.events, total)
+    return found.answers()
 
 
 async def _read(

@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.replay.answers import Answer, current_answers, label_of, live_answer
+from app.replay.answers import Answer, Collector, label_of, live_answer
 from app.replay.diff import agreement, compare
 from schemas.anomalies import ImageScored
 from schemas.embeddings import ImageEmbedded, Neighbour
+from schemas.event import Event
 from schemas.reports import ImageExplained
 from tests.story import Story
 
@@ -15,6 +16,13 @@ def _answers(*rows: tuple[str, str, float | None]) -> dict[str, Answer]:
         image: Answer(image, "cap", f"part-{image}", label, 2.0, 1.0, strength)
         for image, label, strength in rows
     }
+
+
+def collected(*events: Event) -> dict[str, Answer]:
+    found = Collector()
+    for event in events:
+        found.add(event)
+    return found.answers()
 
 
 def test_changes_are_counted_by_kind_and_the_largest_shift_comes_first() -> None:
@@ -65,9 +73,9 @@ def test_of_an_event_id_the_first_counts_and_of_an_image_the_newest_origin() -> 
     asked = story.scored("NG", story.requested(60))
     again = first.model_copy(update={"verdict": "REVIEW"})
     for events in ([first, asked, again], [asked, first, again]):
-        (answer,) = current_answers(events).values()
+        (answer,) = collected(*events).values()
         assert answer.label == "NG"
-    (answer,) = current_answers([first, again]).values()
+    (answer,) = collected(first, again).values()
     assert (answer.label, answer.strength) == ("OK", 2.0)
 
 
@@ -83,7 +91,7 @@ def test_another_nearest_case_is_a_change_though_the_vote_is_the_same() -> None:
         changed: ImageEmbedded = event.model_copy(
             update={"neighbours": found, "voted_defect_type": "scratch"}
         )
-        return current_answers([changed])
+        return collected(changed)
 
     result = compare(nearest("c1", "c2"), nearest("c2", "c1"), limit=5)
     assert result["by_kind"] == {"scratch, other nearest case": 1}
