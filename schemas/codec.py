@@ -12,6 +12,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.event import Event, ImageEvent, uploaded_event_id
 from schemas.images import ImageUploaded
 from schemas.message import Message, Record
+from schemas.side_topics import carried_type
 from schemas.subject import image_id
 from schemas.topics import TOPICS, topic_of
 
@@ -71,7 +72,8 @@ def decode(record: Record) -> Event:
         MalformedEventError: null, oversized, no JSON, or not the topic's event.
     """
     topic = TOPICS.get(record.topic)
-    if topic is None:
+    kind = topic.event if topic else carried_type(record)
+    if kind is None:
         raise MalformedEventError("unknown_topic", f"no event is defined for {record.topic}")
     value = record.value
     if value is None:
@@ -80,9 +82,9 @@ def decode(record: Record) -> Event:
         detail = f"{len(value)} bytes; put pixels into the store and publish their key"
         raise MalformedEventError("oversized_value", detail)
     try:
-        return topic.event.model_validate_json(value)
+        return kind.model_validate_json(value)
     except ValidationError as error:
-        if topic.event is ImageUploaded:
+        if kind is ImageUploaded:
             return _decode_sparse_upload(record, value, error)
         raise _as_malformed(error) from None
 

@@ -1,4 +1,7 @@
-"""The one table of topics: what flows, how it is keyed and kept, who makes it and who reads it."""
+"""The one table of topics: what flows, how it is keyed and kept, who makes it and who reads it.
+
+Replays write to topics of their own, which no role reads (`schemas.side_topics`).
+"""
 
 from __future__ import annotations
 

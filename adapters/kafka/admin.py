@@ -21,7 +21,7 @@ from adapters.kafka.connection import (
     explain_refusal,
     stop_quietly,
 )
-from pipeline.errors import ConfigError, LinesideError, StalledError
+from pipeline.errors import ConfigError, ConflictError, LinesideError, StalledError
 from schemas.message import TopicPartition
 from schemas.topics import TOPICS, Topic
 
@@ -29,6 +29,7 @@ _ANSWER_LIMIT_S = 15.0
 _RETRY_S = 0.1
 _TOPIC_EXISTS = 36
 _MOVE_TRIES = 20
+_TOPIC_ABSENT = 3
 
 
 class LogRange(NamedTuple):
@@ -103,6 +104,28 @@ class KafkaAdmin:
         return TopicReport(
             tuple(topic.name for topic in missing), tuple(extended), tuple(await self._drift(kept))
         )
+
+    async def create_topic(self, topic: Topic, *, partitions: int, replication_factor: int) -> None:
+        """Create one topic.
+
+        Raises:
+            ConflictError: it exists.
+        """
+        existed = topic.name in await self.topics()
+        if existed or await self._create([topic], partitions, replication_factor):
+            raise ConflictError(f"topic {topic.name} exists")
+
+    async def delete_topic(self, name: str) -> None:
+        """Delete a topic with all that lies in it; one that is absent is no error."""
+        async with _answering("delete a topic"):
+            answer = await self._client.delete_topics([name])
+        for _name, code in answer.topic_error_codes:
+            if code not in {0, _TOPIC_ABSENT}:
+                reason = errors.for_code(code).__name__
+                raise ConfigError(f"topic {name} could not be deleted: {reason}")
+        async with _answering("wait for a topic to go"):
+            while name in await self.topics():  # noqa: ASYNC110 - as in `_create`
+                await asyncio.sleep(_RETRY_S)
 
     async def log_ranges(self, topics: Collection[str]) -> dict[TopicPartition, LogRange]:
         """Return what the log holds of each partition of `topics`."""
@@ -225,9 +248,11 @@ class KafkaAdmin:
 
     async def _create(
         self, topics: Sequence[Topic], partitions: int, replication_factor: int
-    ) -> None:
+    ) -> list[str]:
+        """Create topics; returns those that somebody else made at the same time."""
         if not topics:
-            return
+            return []
+        existed: list[str] = []
         rows = [
             NewTopic(
                 topic.name,
@@ -240,8 +265,9 @@ class KafkaAdmin:
         async with _answering("create topics"):
             answer = await self._client.create_topics(rows)
         for name, code, *words in answer.topic_errors:
-            # Another process may have applied the same table at the same time.
-            if code not in {0, _TOPIC_EXISTS}:
+            if code == _TOPIC_EXISTS:  # another process may have applied the same table
+                existed.append(str(name))
+            elif code:
                 reason = words[0] if words and words[0] else errors.for_code(code).__name__
                 raise ConfigError(f"topic {name} could not be created: {reason}")
         names = {topic.name for topic in topics}
@@ -249,6 +275,7 @@ class KafkaAdmin:
             # The controller has answered; a broker hears of it a moment later.
             while not names <= set(await self.topics()):  # noqa: ASYNC110 - there is no event
                 await asyncio.sleep(_RETRY_S)
+        return existed
 
     async def _extend(
         self, table: Collection[Topic], before: Mapping[str, int], partitions: int

@@ -22,6 +22,7 @@ from adapters.kafka.connection import (
     is_away,
     stop_quietly,
 )
+from adapters.kafka.shares import Shares
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError, StalledError
 from pipeline.ports import AssignmentListener, Commit, EventSource
 from schemas.message import Record, TopicPartition
@@ -148,6 +149,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
     def __init__(self, consumer: Any, member: GroupMember, listener: AssignmentListener) -> None:
         """Use `kafka_source`."""
         self._consumer = consumer
+        self._shares = Shares(consumer)
         self._member = member
         self._listener = listener
         self._live: tuple[ClientPartition, ...] = ()
@@ -193,9 +195,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
         try:
             # When a rebalance begins under its hands, `getmany` waits for the next assignment.
             async with asyncio.timeout(timeout_s + 1.0):
-                batches = await self._consumer.getmany(
-                    *self._live, timeout_ms=int(timeout_s * 1000), max_records=max_records
-                )
+                batches = await self._shares.take(self._live, max_records, timeout_s)
         except TimeoutError:
             return ()
         if not batches:

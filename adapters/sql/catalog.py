@@ -11,7 +11,15 @@ from sqlalchemy.exc import IntegrityError
 
 from adapters.sql.engine import Database
 from adapters.sql.projection import clean
-from adapters.sql.tables import banks, cases, defect_types, manuals, products, search_history
+from adapters.sql.tables import (
+    banks,
+    cases,
+    defect_types,
+    manuals,
+    model_parameters,
+    products,
+    search_history,
+)
 from pipeline.errors import ConflictError
 from schemas.subject import rfc3339_ms
 
@@ -52,6 +60,15 @@ class SqlCatalog:
             lambda connection: connection.scalar(found)
         )
         return record
+
+    async def revisions(self, code: str) -> Sequence[dict[str, Any]]:
+        """Every record that a product ever had, newest first."""
+        found = (
+            select(model_parameters.c.payload)
+            .where(model_parameters.c.product == code)
+            .order_by(model_parameters.c.revision.desc())
+        )
+        return await self._database.read(lambda connection: connection.scalars(found).all())
 
     async def rows(
         self,

@@ -26,6 +26,7 @@ _COMMANDS = {
     "cases": ("app.cli.cases", "Past cases: import, list, search."),
     "manuals": ("app.cli.manuals", "Manuals: import, search, ask."),
     "dead-letters": ("app.cli.dead_letters", "What a stage could not settle: list, show, replay."),
+    "replay": ("app.cli.replay", "A stretch of a topic through another version; list, diff."),
     "bench": ("app.cli.bench", "The figures that the documents claim."),
 }
 

@@ -8,6 +8,8 @@ import logging
 import secrets
 import shutil
 import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +110,40 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
             click.echo(f"state and logs are kept in {folder}", err=True)
     _print(result, print_chaos, as_json=as_json)
     return 0 if passed else 1
+
+
+@bench.command("backlog")
+@click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=20))
+@click.option("--stages", default="anomaly,embed,record", show_default=True, help="What drains it.")
+@click.option("--taken", "rate", default=1.0, show_default=True, type=click.FloatRange(min=0.01),
+              help="Images a second that came in while the stages stood still.")  # fmt: skip
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="DIR/<product>/{normal,defect}; the sample data by default.",
+)
+@_JSON
+def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json: bool) -> int:
+    """Pile images up while every stage stands still, then drain them: order, age, memory."""
+    from app.bench import backlog as bench  # noqa: PLC0415 - needs every role
+    from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
+
+    chosen = tuple(stages.split(","))
+    if unknown := set(chosen) - set(bench.STAGES):
+        raise click.UsageError(f"--stages: {min(unknown)} is none of {','.join(bench.STAGES)}")
+    if root is None:
+        root = read_settings().state_dir.resolve() / "data"
+        prepare(root)
+    options = bench.BacklogOptions(images, chosen, root, rate)
+    with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
+        result = asyncio.run(bench.bench_backlog(Path(folder), options, _speaker()))
+    _print(result, bench.print_backlog, as_json=as_json)
+    return 0 if result["passed"] else 1
+
+
+def _speaker() -> Callable[[str], None]:
+    began = time.monotonic()
+    return lambda text: click.echo(f"[{time.monotonic() - began:6.1f} s] {text}", err=True)
 
 
 async def _with_broker(measure: Any) -> Any:

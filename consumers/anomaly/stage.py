@@ -29,7 +29,10 @@ from schemas.subject import Subject
 
 @dataclass(frozen=True, slots=True)
 class AnomalyParts:
-    """What the stage works with; `decode` gives (H, W, 3) uint8 RGB with EXIF applied."""
+    """What the stage works with; `decode` gives (H, W, 3) uint8 RGB with EXIF applied.
+
+    What the stage stores lies below `object_prefix`: a replay's lies apart from live objects.
+    """
 
     products: StateLookup
     banks: BankLibrary
@@ -38,6 +41,7 @@ class AnomalyParts:
     extractor: FeatureExtractor
     clock: Clock
     max_image_bytes: int = 50_000_000
+    object_prefix: str = ""
 
 
 class AnomalyItem(NamedTuple):
@@ -108,7 +112,7 @@ class AnomalyStage:
         """Store the heatmap and return the verdict."""
         assert isinstance(event, ImageUploaded | InspectionRequested)
         facts = self._facts(event)
-        key = f"heatmaps/{facts['event_id']}.png"
+        key = f"{self._parts.object_prefix}heatmaps/{facts['event_id']}.png"
         item, finding = result.item, result.finding
         await self._parts.store.put(key, finding.heatmap, content_type="image/png")
         calibration = item.bank.calibration

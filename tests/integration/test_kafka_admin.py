@@ -10,10 +10,11 @@ from adapters.kafka.admin import KafkaAdmin, check, open_admin
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource
-from pipeline.errors import ConfigError, DependencyDownError
+from pipeline.errors import ConfigError, ConflictError, DependencyDownError
 from pipeline.ports import Commit
 from schemas.images import ImageUploaded
 from schemas.message import Message, TopicPartition
+from schemas.side_topics import side_topic
 from schemas.topics import DAY_MS, TOPICS, Topic
 from tests.services import free_port
 
@@ -101,3 +102,21 @@ async def test_the_check_tells_away_from_refused(kafka: str) -> None:
         )
     with pytest.raises(ConfigError, match="SSL_CAFILE"):
         await check(KafkaConnection(kafka, security_protocol="SSL"))
+
+
+async def test_a_topic_is_created_once_and_deleted_with_what_it_holds(
+    kafka: str, admin: KafkaAdmin
+) -> None:
+    topic = side_topic(f"admin-{uuid4().hex[:8]}")
+    await admin.create_topic(topic, partitions=2, replication_factor=1)
+    with pytest.raises(ConflictError, match="exists"):
+        await admin.create_topic(topic, partitions=2, replication_factor=1)
+    sink = KafkaSink(KafkaConnection(kafka))
+    await sink.publish([Message(topic.name, b"k", b"v")])
+    await sink.close()
+    await admin.delete_topic(topic.name)
+    assert topic.name not in await admin.topics()
+    await admin.delete_topic(topic.name)
+    await admin.create_topic(topic, partitions=1, replication_factor=1)
+    assert [held.end for held in (await admin.log_ranges([topic.name])).values()] == [0]
+    await admin.delete_topic(topic.name)

@@ -1,0 +1,47 @@
+"""Taking fetched records from all partitions in equal shares, so that none ages behind another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Shares:
+    """Takes from a consumer's buffers.
+
+    aiokafka empties the buffer of one partition, some thousand records, before it looks at the
+    next. Behind a backlog of slow work the oldest records would wait for minutes meanwhile.
+    """
+
+    def __init__(self, consumer: Any) -> None:
+        """Take from this consumer."""
+        self._consumer = consumer
+        self._is_behind = False
+        self._first = 0
+
+    async def take(
+        self, places: Sequence[Any], max_records: int, timeout_s: float
+    ) -> dict[Any, list[Any]]:
+        """Return records by partition, in log order; waits up to `timeout_s` for the first."""
+        if self._is_behind and len(places) > 1:
+            shared = await self._take_shares(places, max_records)
+            if shared:
+                return shared
+        batches: dict[Any, list[Any]] = await self._consumer.getmany(
+            *places, timeout_ms=int(timeout_s * 1000), max_records=max_records
+        )
+        self._is_behind = sum(map(len, batches.values())) >= max_records
+        return batches
+
+    async def _take_shares(self, places: Sequence[Any], max_records: int) -> dict[Any, list[Any]]:
+        share = max(1, max_records // len(places))
+        # Fewer records than partitions: those that got none this time come first the next.
+        first, self._first = self._first % len(places), self._first + max_records // share
+        batches: dict[Any, list[Any]] = {}
+        left = max_records
+        for place in (*places[first:], *places[:first]):
+            if left < 1:
+                break
+            batches |= await self._consumer.getmany(place, max_records=min(share, left))
+            left -= len(batches.get(place, ()))
+        return batches
