@@ -14,6 +14,7 @@ from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
+from adapters.kafka.witness import KafkaPeek, KafkaWitness
 from adapters.objects import Objects, open_objects
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.engine import Database, migrate, open_database
@@ -32,6 +33,7 @@ class Resources:
     role: str
     connection: KafkaConnection
     open_reader: KafkaOpenReader
+    peek: KafkaPeek
     sink: KafkaSink
     objects: Objects
     database: Database
@@ -60,6 +62,10 @@ class Resources:
             drain_budget_s=drain_budget_s,
         )
         return kafka_source(self.connection, member)
+
+    def witness(self, name: str) -> KafkaWitness:
+        """Look from outside at this role's member of the group of a stage."""
+        return KafkaWitness(self.connection, f"lineside.{name}")
 
 
 def bootstrap_servers(settings: Settings) -> str:
@@ -134,6 +140,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 role=role,
                 connection=connection,
                 open_reader=KafkaOpenReader(connection),
+                peek=KafkaPeek(connection),
                 sink=sink,
                 objects=objects,
                 database=database,
