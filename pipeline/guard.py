@@ -123,11 +123,11 @@ class GuardedSource:
             DependencyDownError: the broker is away; call again.
             StalledError: new members froze as well, or this one cannot go on.
         """
+        if self._member is None:
+            await self._join_again()
+            return ()
         began = self._opening.monotonic()
         try:
-            if self._member is None:
-                await self._join()
-                return ()
             records = await self._member.poll(max_records, timeout_s)
             self._watchdog.polled(self._opening.monotonic() - began)
         except DependencyDownError:
@@ -182,8 +182,15 @@ class GuardedSource:
 
     async def _judge(self) -> None:
         symptom = self._look.result(self._member)
-        if symptom is None:
-            return
+        if symptom is not None:
+            await self._replace(symptom)
+
+    async def _replace(self, symptom: Symptom) -> None:
+        """Give the present member up.
+
+        Raises:
+            StalledError: it was one too many.
+        """
         if self._watchdog.is_at_its_end:
             raise StalledError(
                 f"this group member froze ({symptom.sentence}), and so did the ones before it; "
@@ -193,14 +200,17 @@ class GuardedSource:
         await self._leave(in_order=True)
         self._watchdog.rebuilt(self._opening.monotonic())
 
+    async def _join_again(self) -> None:
+        """Open a member once the broker answers: a client that begins before takes long to fail."""
+        symptom = await self._look.at_once()
+        if symptom is not None:
+            await self._replace(symptom)
+        else:
+            await self._join()
+
     async def _join(self) -> None:
-        """Open a member; while the broker is away that is no reason to give up."""
-        try:
-            self._ear = _Ear(self._listener, self._watchdog)
-            member = await self._stack.enter_async_context(self._opening.open_member(self._ear))
-        except DependencyDownError:
-            await self._judge()
-            raise
+        self._ear = _Ear(self._listener, self._watchdog)
+        member = await self._stack.enter_async_context(self._opening.open_member(self._ear))
         self._member = member
         if self._paused:
             member.pause(self._paused)
@@ -267,6 +277,22 @@ class _Look:
         except DependencyDownError:
             self._watchdog.away()
             return None
+
+    async def at_once(self) -> Symptom | None:
+        """Ask without a member, and wait for the answer.
+
+        Raises:
+            DependencyDownError: the broker is away, or takes connections and says nothing yet.
+        """
+        try:
+            view = await self._witness(None)
+        except DependencyDownError:
+            self._watchdog.away()
+            raise
+        symptom = self._watchdog.judge(view, self._clock.monotonic())
+        if symptom is None and not view.answers:
+            raise DependencyDownError("kafka", "the broker takes connections and answers none")
+        return symptom
 
     def cancel(self) -> None:
         """Forget a question: it was about a member that is gone."""

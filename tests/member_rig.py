@@ -124,8 +124,10 @@ class Outcome:
 class Members:
     """Processes of one group, and an outsider's view of the log."""
 
-    def __init__(self, servers: str, folder: Path) -> None:
+    def __init__(self, servers: str, folder: Path, *, theirs: str | None = None) -> None:
+        """`theirs` is where the processes find the broker, when that is another way."""
         self.servers = servers
+        self._theirs = theirs or servers
         self.folder = folder
         self.connection = KafkaConnection(servers)
         self.group = f"lineside.embed-{uuid4().hex[:8]}"
@@ -158,7 +160,7 @@ class Members:
                     **os.environ,
                     "PYTHONPATH": str(ROOT),
                     "LINESIDE_STATE_DIR": str(state),
-                    "LINESIDE_KAFKA__BOOTSTRAP_SERVERS": self.servers,
+                    "LINESIDE_KAFKA__BOOTSTRAP_SERVERS": self._theirs,
                 },
             )
         self.started.append(Member(name, state, process))

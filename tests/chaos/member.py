@@ -116,7 +116,9 @@ def _give_a_group_of_its_own(group: str, session_s: float, watch: WatchPolicy) -
     told: dict[str, Any] = {"group": group, "session_s": session_s}
     guarded: Any = partial(GuardedOpenSource, policy=watch)
     vars(app.resources)["GroupMember"] = lambda **known: GroupMember(**known | told)
-    vars(app.resources)["KafkaWitness"] = lambda connection, _: KafkaWitness(connection, group)
+    vars(app.resources)["KafkaWitness"] = lambda connection, _: KafkaWitness(
+        connection, group, answer_limit_s=2.0
+    )
     vars(app.roles)["GuardedOpenSource"] = guarded
 
 
