@@ -20,6 +20,8 @@ from uuid import uuid4
 import httpx
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as ClientPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.partitioner import murmur2
 
 from adapters.kafka.admin import KafkaAdmin, open_admin
 from adapters.kafka.connection import KafkaConnection
@@ -29,7 +31,7 @@ from adapters.telemetry import read_exposition
 from pipeline.ports import EventSource
 from schemas.codec import decode
 from schemas.dead_letters import DeadLetter
-from schemas.message import TopicPartition
+from schemas.message import Message, TopicPartition
 from tests.worker_rig import DEAD, IN, OUT, message, uploaded
 
 ROOT = Path(__file__).parents[1]
@@ -90,6 +92,13 @@ class Member:
         answer = await self._get("/metrics")
         return {} if answer is None else read_exposition(answer.text)
 
+    async def gauge(self, name: str, value: float, limit_s: float = 30.0) -> None:
+        """Wait until a measurement has this value: gauges are set every few seconds."""
+        deadline = time.monotonic() + limit_s
+        while (found := (await self.metrics()).get(name)) != value:
+            assert time.monotonic() < deadline, (name, found, self.log()[-5:])
+            await asyncio.sleep(0.2)
+
     async def _get(self, path: str) -> httpx.Response | None:
         try:
             note = json.loads((self.state / "roles" / "embed.json").read_text("utf-8"))
@@ -147,7 +156,7 @@ class Members:
             "name": name,
             "group": self.group,
             "worker": {"ladder": LADDER} | worker,
-            "watch": watch or WATCH,
+            "watch": WATCH if watch is None else watch,
             "session_s": SESSION_S,
         }
         with (state / f"{name}.log").open("ab") as log:
@@ -180,6 +189,40 @@ class Members:
         await self._sink.publish(
             [message(uploaded(part, station=station or part)) for part in parts]
         )
+
+    async def send_to(self, partition: int, *parts: str) -> None:
+        """As `send`, into one partition, each with a key of its own."""
+        await self._sink.publish([_message_for(partition, part) for part in parts])
+
+    async def worked_on(self, part: str, limit_s: float = 60.0) -> None:
+        """Wait until somebody began to compute this part."""
+        deadline = time.monotonic() + limit_s
+        while part not in {one for _, one in self.done()}:
+            assert time.monotonic() < deadline, self._said()
+            await self.look()
+
+    async def stays_quiet(self, for_s: float) -> None:
+        """Look on for a time in which nothing may come out or be buried."""
+        before = len(self.outcome.outputs), len(self.outcome.letters)
+        end = time.monotonic() + for_s
+        while time.monotonic() < end:
+            await self.look()
+            assert (len(self.outcome.outputs), len(self.outcome.letters)) == before
+
+    async def worked(self, name: str, limit_s: float = 60.0) -> None:
+        """Wait until this member has computed something."""
+        deadline = time.monotonic() + limit_s
+        while name not in {who for who, _ in self.done()}:
+            assert time.monotonic() < deadline, self._said()
+            await self.look()
+
+    async def member_ids(self) -> set[str]:
+        """Who is in the group, by the ids that the broker gave."""
+        client = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await client.start()
+        (answer,) = await client.describe_consumer_groups([self.group])
+        await client.close()
+        return {row[0] for row in answer.groups[0][5]}
 
     async def settled(self, *parts: str, limit_s: float = 60.0) -> Outcome:
         """Wait until each came out or was buried, and what follows at once; returns all so far."""
@@ -262,6 +305,15 @@ class Members:
         consumer.assign(list(places))
         await consumer.commit(places)
         await consumer.stop()
+
+
+def _message_for(partition: int, part: str) -> Message:
+    """An upload whose key lies in that partition."""
+    for number in range(1000):
+        found = message(uploaded(part, station=f"{part}.{number}"))
+        if (murmur2(found.key) & 0x7FFFFFFF) % PARTITIONS == partition:
+            return found
+    raise AssertionError(partition)
 
 
 async def until(

@@ -30,6 +30,7 @@ from adapters.kafka.witness import KafkaWitness
 from app.logs import configure_logging
 from app.roles import ROLES, Kit, run_role
 from app.settings import read_settings
+from pipeline.burial import BurialLimit
 from pipeline.errors import DependencyDownError, PoisonError, TransientError
 from pipeline.guard import GuardedOpenSource
 from pipeline.lifecycle import Service
@@ -108,6 +109,8 @@ class ToldStage:
 def _settings(told: dict[str, Any]) -> WorkerSettings:
     if "ladder" in told:
         told["ladder"] = Ladder(*told["ladder"])
+    if "burial_limit" in told:
+        told["burial_limit"] = BurialLimit(**told["burial_limit"])
     return WorkerSettings(**told)
 
 
