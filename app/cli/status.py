@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import httpx
 import psutil
 
 from adapters.kafka.admin import open_admin
+from adapters.telemetry import read_exposition
 from app.cli.output import table
 from app.resources import bootstrap_servers, kafka_connection
 from app.settings import Settings, read_settings
@@ -25,7 +27,7 @@ _ROLE_OF = {"bank-build": "anomaly"}
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, as_json: bool) -> int:
-    """Show roles, processes, readiness and lag of the system in this state folder."""
+    """Show roles, processes, readiness, lag and what workers measure, of this state folder."""
     settings = read_settings()
     found = asyncio.run(_collect(settings))
     if as_json:
@@ -45,10 +47,15 @@ def _show(found: dict[str, Any]) -> None:
             "ready" if role["ready"] else "; ".join(role["reasons"]) or "not running",
             role["restarts"],
             found["lag"].get(name),
+            _age(role["measured"].get("oldest_age_s")),
+            role["measured"].get("held"),
+            role["measured"].get("dead_letters"),
+            ", ".join(role["measured"].get("breakers", ())),
         ]
         for name, role in found["roles"].items()
     ]
-    table(["role", "pid", "state", "restarts", "lag"], rows)
+    heads = ["role", "pid", "state", "restarts", "lag", "oldest", "held", "buried", "away"]
+    table(heads, rows)
     if found["broker"]:
         click.echo(f"broker {found['broker']}  page {found['url']}")
 
@@ -65,11 +72,13 @@ async def _collect(settings: Settings) -> dict[str, Any]:
                 url if name == "web" else _read(state / "roles" / f"{name}.json").get("health_url")
             )
             reasons = await _reasons(client, health) if alive else ["not running"]
+            measured = await _measured(client, health) if alive else {}
             roles[name] = {
                 "pid": role["pid"] if alive else None,
                 "restarts": role["restarts"],
                 "ready": not reasons,
                 "reasons": reasons,
+                "measured": measured,
             }
     lag, broker = await _lag(settings)
     return {"roles": roles, "lag": lag, "broker": broker, "url": url}
@@ -90,6 +99,47 @@ async def _reasons(client: httpx.AsyncClient, health: str | None) -> list[str]:
         return [] if answer.is_success else list(answer.json().get("reasons", ["not ready"]))
     except (httpx.TransportError, ValueError):
         return ["no answer"]
+
+
+async def _measured(client: httpx.AsyncClient, health: str | None) -> dict[str, Any]:
+    """What a worker role says of itself; nothing where it has no worker or does not answer."""
+    try:
+        answer = await client.get(f"{health}/metrics")
+        found = read_exposition(answer.text) if answer.is_success else {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return {}
+    if "partitions_assigned" not in found:
+        return {}
+
+    def whole(prefix: str) -> int:
+        return int(sum(value for name, value in found.items() if name.startswith(prefix)))
+
+    return {
+        "oldest_age_s": round(found.get("oldest_age_seconds", 0.0), 1),
+        "held": whole("records_held"),
+        "in_flight": whole("records_in_flight"),
+        "settled_ahead": whole("records_settled_ahead"),
+        "partitions": whole("partitions_assigned"),
+        "paused": whole("partitions_paused"),
+        "retries": whole("events_retried_total"),
+        "dead_letters": whole("dead_letters_total"),
+        "member_rebuilds": whole("member_rebuilds_total"),
+        "loop_lag_s": round(found.get("loop_lag_seconds", 0.0), 3),
+        "breakers": _open_breakers(found),
+    }
+
+
+def _open_breakers(found: Mapping[str, float]) -> list[str]:
+    """Dependencies that are away: `breaker_open{dependency="objects"}` says 1."""
+    return [
+        name.split('"')[1]
+        for name, value in sorted(found.items())
+        if name.startswith("breaker_open{") and value
+    ]
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:.0f} s"
 
 
 async def _lag(settings: Settings) -> tuple[dict[str, int], str | None]:

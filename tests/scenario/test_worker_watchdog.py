@@ -124,12 +124,12 @@ async def test_ten_minutes_of_slow_inference_are_no_freeze() -> None:
     assert rig.outputs() == parts(range(20))
 
 
-async def test_an_hour_of_an_open_breaker_is_no_freeze() -> None:
+async def test_a_quarter_of_an_hour_of_an_open_breaker_is_no_freeze() -> None:
     rig, stage = WatchedRig(partitions=1), ScriptedStage()
     stage.fault_in_load = lambda _: DependencyDownError("objects", "away")
     rig.send_parts("a", "b")
     async with rig.running(rig.watched(stage)):
-        await rig.clock.advance(3600)
+        await rig.clock.advance(900)
         stage.fault_in_load = lambda _: None
         await rig.until(rig.all_committed, limit_s=10)
     assert rig.rebuilds == 0
@@ -146,11 +146,15 @@ async def test_a_broker_that_is_away_for_an_hour_is_waited_for_also_at_the_start
         assert not task.done()
         rig.broker.is_down = False
         await rig.until(rig.all_committed, limit_s=10)
+        # With a result in hand that cannot be published.
+        stage.before_load = lambda _: rig.clock.sleep(5)
+        rig.send_parts("b")
+        await rig.clock.advance(2)
         rig.broker.is_down = True
         await rig.clock.advance(3600)
         assert worker.not_ready()
+        assert not task.done()
         rig.broker.is_down = False
-        rig.send_parts("b")
         await rig.until(rig.all_committed, limit_s=10)
     assert rig.rebuilds == 0
     assert rig.outputs() == ["a", "b"]
