@@ -26,3 +26,8 @@ def shipped() -> str:
 @pytest.mark.parametrize("name", sorted(set(METRICS) - {"uploads", "outbox_pending"}))
 def test_a_declared_measurement_is_made(name: str, shipped: str) -> None:
     assert f'"{name}"' in shipped
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_a_declared_measurement_is_documented(name: str) -> None:
+    assert f"`lineside_{name}" in (ROOT / "docs" / "workers.md").read_text("utf-8")
