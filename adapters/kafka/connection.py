@@ -102,8 +102,9 @@ def as_transient(error: Exception, doing: str) -> TransientError:
 
 def as_stalled(error: Exception, doing: str) -> DependencyDownError | StalledError:
     """Return what the pipeline raises when a client cannot go on by itself."""
+    words = str(error) or type(error).__name__
     if is_away(error):
-        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({error})")
+        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({words})")
     return StalledError(f"{doing}: {type(error).__name__}: {error}")
 
 

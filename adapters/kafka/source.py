@@ -33,7 +33,7 @@ _RETRY_S = 0.5
 # A member hears of a rebalance with its next heartbeat, so others wait that long for it.
 _HEARTBEAT_S = 1.0
 # An idle source asks the broker this often whether it is still there: aiokafka never says.
-_PROBE_EVERY_S = 5.0
+_PROBE_EVERY_S = 2.0
 _PROBE_LIMIT_S = 4.0
 # The worker's poll loop proves its life to its own watchdog; a second judge would only evict it.
 _MAX_POLL_INTERVAL_MS = 24 * 3_600_000

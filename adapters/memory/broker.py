@@ -177,6 +177,7 @@ class Group:
 
     async def join(self, member: GroupMember) -> None:
         """Add a member, and share the partitions anew."""
+        self._broker.check_up()
         async with self._rebalancing:
             await self._revoke(list(self._members))
             self._members.append(member)
