@@ -38,13 +38,16 @@ def member_of(kafka: str, topic: str, name: str) -> KafkaOpenSource:
     return KafkaOpenSource(KafkaConnection(kafka), member)
 
 
-async def seen_at_rest(witness: KafkaWitness, source: EventSource) -> WitnessView:
-    """What is seen of a member once its group is at rest with it."""
+async def seen_at_rest(
+    witness: KafkaWitness, source: EventSource, listener: Listener
+) -> WitnessView:
+    """What is seen of a member once its group is at rest, and it took what it was given."""
     deadline = time.monotonic() + 30
     while True:
         await source.poll(100, 0.1)
         view = await witness(source)
-        if view.is_stable and view.is_member:
+        taken = view.assigned == frozenset(listener.owned) == frozenset(view.positions)
+        if view.is_stable and view.is_member and taken:
             return view
         assert time.monotonic() < deadline, view
 
@@ -56,12 +59,12 @@ async def test_a_member_and_a_surplus_one_are_seen_with_what_the_group_gave_them
     place = TopicPartition(topic, 0)
     listener, other = Listener(), Listener()
     async with member_of(kafka, topic, "a")(listener) as source:
-        view = await seen_at_rest(witness, source)
+        view = await seen_at_rest(witness, source, listener)
         assert view.assigned == frozenset({place}) == frozenset(listener.owned)
         assert (view.positions, view.ends) == ({place: 0}, {place: 0})
         async with member_of(kafka, topic, "b")(other) as second:
             polling = asyncio.create_task(_poll(source))
-            surplus = await seen_at_rest(witness, second)
+            surplus = await seen_at_rest(witness, second, other)
             polling.cancel()
             assert {len(surplus.assigned), len((await witness(source)).assigned)} == {0, 1}
 
@@ -78,11 +81,12 @@ async def test_markers_of_transactions_at_the_logs_end_are_not_records_that_wait
     await producer.start()
     place = TopicPartition(topic, 0)
     witness = KafkaWitness(KafkaConnection(kafka), f"{topic}-g")
-    async with member_of(kafka, topic, "a")(Listener()) as source:
+    listener = Listener()
+    async with member_of(kafka, topic, "a")(listener) as source:
         async with producer.transaction():
             await producer.send_and_wait(topic, b"committed")
         await read(source, 1)
-        view = await seen_at_rest(witness, source)
+        view = await seen_at_rest(witness, source, listener)
         assert view.positions[place] == view.ends[place] == 2
         await producer.begin_transaction()
         await producer.send_and_wait(topic, b"open")
@@ -101,11 +105,15 @@ async def test_a_broker_that_is_away_is_told_from_one_that_says_nothing() -> Non
     away = KafkaWitness(KafkaConnection(f"127.0.0.1:{free_port()}"), "g")
     with pytest.raises(DependencyDownError):
         await away(None)
-    mute = await asyncio.start_server(lambda _r, _w: None, "127.0.0.1", 0)
+    taken: list[asyncio.StreamWriter] = []
+    mute = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
     port = mute.sockets[0].getsockname()[1]
     witness = KafkaWitness(KafkaConnection(f"127.0.0.1:{port}"), "g", answer_limit_s=1.0)
     assert await witness(None) == WitnessView(answers=False)
     mute.close()
+    for writer in taken:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
 
 
 async def test_a_look_at_the_log_finds_the_next_record_and_when_it_came(
