@@ -6,10 +6,11 @@ from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST as CONTENT_TYPE
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pipeline.telemetry import METRICS, Metric, MetricName
 
-__all__ = ["CONTENT_TYPE", "PrometheusTelemetry"]
+__all__ = ["CONTENT_TYPE", "PrometheusTelemetry", "read_exposition"]
 
 _PREFIX = "lineside_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -52,6 +53,25 @@ class PrometheusTelemetry:
             child = collector.labels(**labels) if labels else collector
             self._children[key] = child
         return child
+
+
+def read_exposition(text: str) -> dict[str, float]:
+    """Return what a `/metrics` says, by name without prefix and labels beside the stage.
+
+    `dead_letters_total{reason="bug"}` keeps its reason; of stages in one process values add up,
+    but for ages, of which the oldest counts. Buckets are left out.
+    """
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if not sample.name.startswith(_PREFIX) or sample.name.endswith("_bucket"):
+                continue
+            labels = [f'{k}="{v}"' for k, v in sorted(sample.labels.items()) if k != "stage"]
+            name = sample.name.removeprefix(_PREFIX) + (f"{{{','.join(labels)}}}" if labels else "")
+            former = found.get(name, 0.0)
+            is_age = name.startswith("oldest_age")
+            found[name] = max(former, sample.value) if is_age else former + sample.value
+    return found
 
 
 def _collector(name: str, metric: Metric, registry: CollectorRegistry) -> Any:

@@ -16,6 +16,7 @@ from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
+from adapters.kafka.witness import KafkaPeek, KafkaWitness
 from adapters.objects import Objects, open_objects
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.dead_letters import SqlDeadLetters
@@ -37,6 +38,7 @@ class Resources:
     role: str
     connection: KafkaConnection
     open_reader: OpenReader
+    peek: KafkaPeek
     sink: KafkaSink
     objects: Objects
     database: Database
@@ -67,6 +69,10 @@ class Resources:
             drain_budget_s=drain_budget_s,
         )
         return kafka_source(self.connection, member)
+
+    def witness(self, name: str) -> KafkaWitness:
+        """Look from outside at this role's member of the group of a stage."""
+        return KafkaWitness(self.connection, f"lineside.{name}")
 
 
 def bootstrap_servers(settings: Settings) -> str:
@@ -153,6 +159,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 role=role,
                 connection=connection,
                 open_reader=SteadyOpenReader(KafkaOpenReader(connection), SystemClock()),
+                peek=KafkaPeek(connection),
                 sink=sink,
                 objects=objects,
                 database=database,

@@ -14,7 +14,9 @@ from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
 from app.logs import dump_tasks_on
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
+from pipeline.guard import GuardedOpenSource
 from pipeline.lifecycle import Service, run_services
+from pipeline.loop_lag import LoopLag
 from pipeline.replica import Gate, Replica
 from pipeline.stage import Stage
 from pipeline.worker import Worker
@@ -43,11 +45,15 @@ class Kit:
     def worker(self, stage: Stage, settings: WorkerSettings | None = None) -> Worker:
         """Run a stage as a member of its group."""
         settings = settings or WorkerSettings()
-        source = self.resources.group(
-            stage.name, *triggers_of(stage.name), drain_budget_s=settings.drain_budget_s * 2
+        name, clock = stage.name, self.clock
+        plain = self.resources.group(
+            name, *triggers_of(name), drain_budget_s=settings.drain_budget_s * 2
         )
-        sink = self.resources.sink
-        return Worker(stage, source, sink, self.clock, self.telemetry, settings)
+        witness = self.resources.witness(name)
+        source = GuardedOpenSource(plain, witness, clock, self.telemetry, name)
+        worker = Worker(stage, source, self.resources.sink, clock, self.telemetry, settings)
+        worker.peek = self.resources.peek
+        return worker
 
     def replica(
         self, topic: str, on_change: Callable[..., Awaitable[None]] | None = None
@@ -153,9 +159,10 @@ async def run_role(role: str, settings: Settings) -> int:
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)
         async with ROLES[role](kit) as services:
+            lag = LoopLag(telemetry)
 
             def not_ready() -> list[str]:
-                return [reason for service in services for reason in service.not_ready()]
+                return [reason for one in (lag, *services) for reason in one.not_ready()]
 
             health = HealthServer(
                 not_ready,
@@ -164,7 +171,7 @@ async def run_role(role: str, settings: Settings) -> int:
                 port=settings.health.port,
             )
             noting = asyncio.create_task(_note(settings, role, health))
-            code = await run_services([health, *services])
+            code = await run_services([health, lag, *services])
             noting.cancel()
             return code
 

@@ -16,13 +16,14 @@ class ProbePace:
 class Breaker:
     """One dependency: closed, open until a time, or half-open with one probe under way."""
 
-    __slots__ = ("_outages", "_pace", "_retry_at")
+    __slots__ = ("_outages", "_pace", "_retry_at", "since")
 
     def __init__(self, pace: ProbePace) -> None:
         """Start closed."""
         self._pace = pace
         self._outages = 0
         self._retry_at: float | None = None
+        self.since = 0.0
 
     @property
     def is_closed(self) -> bool:
@@ -38,6 +39,8 @@ class Breaker:
         """Note a failure; those of work that was under way when it opened change nothing."""
         if self._retry_at is not None and now < self._retry_at:
             return
+        if self._retry_at is None:
+            self.since = now
         delay_s = min(self._pace.first_s * 2**self._outages, self._pace.longest_s)
         self._outages = min(self._outages + 1, 32)
         self._retry_at = now + delay_s
@@ -99,6 +102,10 @@ class Breakers:
         """Note that `work` left without an outcome; if it was the probe, another one may go."""
         if work is self._probe:
             self._probe = None
+
+    def open_since(self) -> list[tuple[str, float]]:
+        """Dependencies that are away, and when each went, monotonic seconds."""
+        return [(name, one.since) for name, one in self._by_name.items() if not one.is_closed]
 
     def open_names(self) -> list[str]:
         """Dependencies that are away."""

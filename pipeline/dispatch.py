@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from pipeline.breaker import Breakers
 from pipeline.burial import BurialWatch, dead_letter
@@ -238,6 +239,14 @@ class Dispatch:
         """Call back whenever a record leaves the worker; returns how to stop that."""
         self._watchers.add(watcher)
         return lambda: self._watchers.discard(watcher)
+
+    def away_since(self) -> list[tuple[str, datetime]]:
+        """Dependencies that are away, and since when, aware UTC."""
+        elapsed = self._clock.monotonic()
+        return [
+            (name, self._clock.now() - timedelta(seconds=elapsed - since))
+            for name, since in self.breakers.open_since()
+        ]
 
     def end(self) -> None:
         """Ring no more."""

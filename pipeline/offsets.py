@@ -45,6 +45,16 @@ class OffsetTracker:
         return self._unfinished[0] if self._unfinished else self._next
 
     @property
+    def has_unfinished(self) -> bool:
+        """Whether the frontier is a record that was admitted."""
+        return bool(self._unfinished)
+
+    @property
+    def ahead(self) -> int:
+        """How many records beyond the frontier are settled: a crash now would repeat them."""
+        return len(self._finished_ahead)
+
+    @property
     def unfinished(self) -> int:
         """How many admitted records are not settled."""
         return len(self._unfinished) - len(self._finished_ahead)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 from schemas.event import Event, ImageEvent
@@ -72,6 +73,54 @@ class OpenSource(Protocol):
 
     def __call__(self, listener: AssignmentListener) -> AbstractAsyncContextManager[EventSource]:
         """Open for one listener."""
+        ...
+
+
+class WitnessView(NamedTuple):
+    """What an outsider sees of a group member, over connections of its own.
+
+    `answers` False: the broker takes connections and says nothing, the rest is unknown then.
+    `positions` are what the member itself would read next, None where it does not know.
+    """
+
+    answers: bool
+    is_stable: bool = False
+    is_member: bool = False
+    assigned: frozenset[TopicPartition] = frozenset()
+    positions: Mapping[TopicPartition, int | None] = MappingProxyType({})
+    ends: Mapping[TopicPartition, int] = MappingProxyType({})
+
+
+class GroupWitness(Protocol):
+    """Looks at a group from outside: what a frozen member cannot say of itself."""
+
+    async def __call__(self, member: EventSource | None) -> WitnessView:
+        """Look at `member`, or only whether the broker answers when there is none.
+
+        Raises:
+            DependencyDownError: the broker cannot be reached.
+        """
+        ...
+
+
+class NextRecord(NamedTuple):
+    """The first record at or after an offset: where it lies, and when it was appended."""
+
+    offset: int
+    timestamp_ms: int
+
+
+class PeekLog(Protocol):
+    """Looks at records without being a member."""
+
+    async def __call__(
+        self, places: Mapping[TopicPartition, int | None]
+    ) -> Mapping[TopicPartition, NextRecord]:
+        """Return the first record at each offset (None: the log's start), absent where none is.
+
+        Raises:
+            DependencyDownError: the broker is away.
+        """
         ...
 
 

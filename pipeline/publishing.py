@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from pipeline.dispatch import Dispatch
-from pipeline.errors import StalledError, TransientError
+from pipeline.errors import DependencyDownError, StalledError, TransientError
 from pipeline.ports import Clock, EventSink
 from pipeline.work import Work
 from schemas.message import Message
@@ -80,6 +80,9 @@ class Publisher:
                 await self._sink.publish(messages)
             except TransientError as error:
                 self._note(error)
+                if isinstance(error, DependencyDownError):
+                    # An outage is waited out, however long: another process could do no better.
+                    deadline = self._clock.monotonic() + self._patience_s
                 if self._clock.monotonic() + delay_s > deadline:
                     raise StalledError(
                         f"outputs were not acknowledged for {self._patience_s:.0f} s ({error}); "

@@ -2,36 +2,92 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+
 from pipeline.dispatch import Dispatch
 from pipeline.errors import LinesideError
-from pipeline.ports import Clock, EventSource
-from pipeline.telemetry import Telemetry
+from pipeline.ports import Clock, EventSource, NextRecord, PeekLog
+from pipeline.telemetry import MetricName, Telemetry
+from pipeline.work import Partition
+from schemas.message import TopicPartition
 
-_EVERY_S = 5.0
+REPORT_EVERY_S = 5.0
 
 
-async def report(
-    dispatch: Dispatch, source: EventSource, clock: Clock, telemetry: Telemetry
-) -> None:
-    """Set the gauges of one worker until cancelled."""
-    stage = dispatch.stage
-    while True:
+async def peek_nothing(
+    places: Mapping[TopicPartition, int | None],  # noqa: ARG001 - the port's shape
+) -> Mapping[TopicPartition, NextRecord]:
+    """Know nothing of records that were not read (port `PeekLog`)."""
+    return {}
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Sets the gauges of one worker."""
+
+    dispatch: Dispatch
+    clock: Clock
+    telemetry: Telemetry
+    peek: PeekLog
+    _unread: dict[TopicPartition, int | None] = field(default_factory=dict)
+
+    async def run(self, source: EventSource) -> None:
+        """Report until cancelled."""
+        while True:
+            self._report_state()
+            with suppress(LinesideError):  # away; the reader says so, the last figures stand
+                await self._report_log(await source.end_offsets())
+            await self.clock.sleep(REPORT_EVERY_S)
+
+    def _report_state(self) -> None:
+        dispatch = self.dispatch
         partitions = list(dispatch.partitions.values())
-        telemetry.gauge("partitions_assigned", len(partitions), stage=stage)
-        telemetry.gauge("careful_partitions", len(dispatch.careful), stage=stage)
-        telemetry.gauge("records_buffered", len(dispatch.queue), stage=stage)
-        telemetry.gauge("records_in_flight", dispatch.in_flight, stage=stage)
-        telemetry.gauge("records_held", sum(one.held for one in partitions), stage=stage)
-        try:
-            ends = await source.end_offsets()
-        except LinesideError:
-            ends = {}  # away; the reader says so
-        frontiers = {one.place: one.tracker.frontier for one in partitions}
-        lag = sum(
-            max(0, end - frontier)
-            for place, end in ends.items()
-            if (frontier := frontiers.get(place)) is not None
-        )
-        if ends:
-            telemetry.gauge("lag_records", lag, stage=stage)
-        await clock.sleep(_EVERY_S)
+        self._gauge("partitions_assigned", len(partitions))
+        self._gauge("careful_partitions", len(dispatch.careful))
+        self._gauge("records_buffered", len(dispatch.queue))
+        self._gauge("records_in_flight", dispatch.in_flight)
+        self._gauge("records_held", sum(one.held for one in partitions))
+        self._gauge("records_settled_ahead", sum(one.tracker.ahead for one in partitions))
+
+    async def _report_log(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Lag and age; what was not read yet is looked at where it lies."""
+        partitions = list(self.dispatch.partitions.values())
+        unread = {
+            one.place: one.tracker.frontier
+            for one in partitions
+            if not one.tracker.has_unfinished and _waits(one, ends)
+        }
+        # What came since the last report is about to be read: no reason to connect for it.
+        former, self._unread = self._unread, unread
+        lasting = {
+            place: frontier
+            for place, frontier in unread.items()
+            if frontier is None or former.get(place, -1) == frontier
+        }
+        seen = await self.peek(lasting) if lasting else {}
+        lag, oldest_ms = 0, None
+        for one in partitions:
+            found = seen.get(one.place)
+            frontier = one.tracker.frontier
+            if frontier is None and found is not None:
+                frontier = found.offset
+            if frontier is not None:
+                lag += max(0, ends.get(one.place, 0) - frontier)
+            appended_ms = one.oldest_ms if one.tracker.has_unfinished else None
+            if appended_ms is None and found is not None and found.offset >= (frontier or 0):
+                appended_ms = found.timestamp_ms
+            if appended_ms is not None:
+                oldest_ms = appended_ms if oldest_ms is None else min(oldest_ms, appended_ms)
+        age_s = 0.0 if oldest_ms is None else self.clock.now().timestamp() - oldest_ms / 1000
+        self._gauge("lag_records", lag)
+        self._gauge("oldest_age_seconds", max(0.0, age_s))
+
+    def _gauge(self, name: MetricName, value: float) -> None:
+        self.telemetry.gauge(name, value, stage=self.dispatch.stage)
+
+
+def _waits(one: Partition, ends: Mapping[TopicPartition, int]) -> bool:
+    end, frontier = ends.get(one.place, 0), one.tracker.frontier
+    return end > (0 if frontier is None else frontier)

@@ -14,9 +14,11 @@ MetricName = Literal[
     "records_buffered",
     "records_held",
     "records_in_flight",
+    "records_settled_ahead",
     "partitions_paused",
     "partitions_assigned",
     "lag_records",
+    "oldest_age_seconds",
     "commits",
     "batch_items",
     "infer_seconds",
@@ -25,6 +27,7 @@ MetricName = Literal[
     "drain_seconds",
     "breaker_open",
     "careful_partitions",
+    "member_rebuilds",
     "control_records_refused",
     "event_age_seconds",
     "loop_lag_seconds",
@@ -63,10 +66,19 @@ METRICS: Mapping[MetricName, Metric] = MappingProxyType(
             "gauge", "records", "wait for a time, or behind one of their key that does", _STAGE
         ),
         "records_in_flight": Metric("gauge", "records", "started, not settled", _STAGE),
+        "records_settled_ahead": Metric(
+            "gauge",
+            "records",
+            "settled while an earlier one is not: gaps before the commit",
+            _STAGE,
+        ),
         "partitions_paused": Metric("gauge", "partitions", "not read at the moment", _STAGE),
         "partitions_assigned": Metric("gauge", "partitions", "owned by this worker", _STAGE),
         "lag_records": Metric(
             "gauge", "records", "in the log, not settled, all partitions", _STAGE
+        ),
+        "oldest_age_seconds": Metric(
+            "gauge", "seconds", "since the append of the oldest record that is not settled", _STAGE
         ),
         "commits": Metric("counter", "commits", "of explicit positions", _STAGE),
         "batch_items": Metric("histogram", "items", "in one infer call", _STAGE),
@@ -82,13 +94,21 @@ METRICS: Mapping[MetricName, Metric] = MappingProxyType(
         "careful_partitions": Metric(
             "gauge", "partitions", "go one record at a time after crashes", _STAGE
         ),
+        "member_rebuilds": Metric(
+            "counter", "members", "replaced because they were frozen", ("stage", "reason")
+        ),
         "control_records_refused": Metric(
             "counter", "records", "of a control topic that could not be applied", ("topic",)
         ),
         "event_age_seconds": Metric(
-            "histogram", "seconds", "from the append of a record to its settling", _STAGE
+            "histogram",
+            "seconds",
+            "from the append of the first of some records to its settling",
+            _STAGE,
         ),
-        "loop_lag_seconds": Metric("gauge", "seconds", "the event loop woke up late"),
+        "loop_lag_seconds": Metric(
+            "gauge", "seconds", "the event loop woke up late, worst of 10 s"
+        ),
         "uploads": Metric("counter", "requests", "answers to image uploads", ("outcome",)),
         "outbox_pending": Metric("gauge", "rows", "wait for the relay"),
         "outbox_oldest_seconds": Metric("gauge", "seconds", "age of the oldest row that waits"),

@@ -123,12 +123,18 @@ class Partition:
         self.started = 0
         self.committed: Commit | None = committed
         self.fenced: set[KeyLine] = set()
+        # Append times by offset, one a second: enough to tell how old the frontier is.
+        self._appended: deque[tuple[int, int]] = deque()
+        self._second = -1
         self._lines: dict[Hashable, KeyLine] = {}
 
     def admit(self, record: Record) -> Work | None:
         """Take a record in; None if this generation has it already."""
         if not self.tracker.admit(record.offset):
             return None
+        if record.timestamp_ms // 1000 != self._second:
+            self._second = record.timestamp_ms // 1000
+            self._appended.append((record.offset, record.timestamp_ms))
         # Records without a key promise no order: each gets a line of its own.
         key: Hashable = record.offset if record.key is None else record.key
         line = self._lines.get(key)
@@ -138,6 +144,14 @@ class Partition:
         line.unsettled += 1
         line.waiting.append(work)
         return work
+
+    @property
+    def oldest_ms(self) -> int | None:
+        """Append time of the lowest unfinished record, to the second; None when none was read."""
+        frontier, appended = self.tracker.frontier, self._appended
+        while len(appended) > 1 and frontier is not None and appended[1][0] <= frontier:
+            appended.popleft()
+        return appended[0][1] if appended else None
 
     def settle(self, work: Work) -> None:
         """Note that a record is done for good."""

@@ -19,10 +19,10 @@ from pipeline.dispatch import Dispatch
 from pipeline.draining import Handover
 from pipeline.inferring import infer_batch, save_batch, save_one
 from pipeline.lanes import Lanes, Step
-from pipeline.ports import Clock, EventSink, EventSource, OpenSource
+from pipeline.ports import Clock, EventSink, EventSource, OpenSource, PeekLog
 from pipeline.publishing import Publisher
 from pipeline.reading import Reader
-from pipeline.reporting import report
+from pipeline.reporting import Reporter, peek_nothing
 from pipeline.stage import Settled, Stage
 from pipeline.telemetry import MetricName, Telemetry
 from pipeline.work import Work
@@ -64,6 +64,8 @@ class Worker:
         self._publishable = asyncio.Event()
         self._computed: asyncio.Queue[list[Work]] = asyncio.Queue(maxsize=1)
         self._compute: Compute = InlineCompute()
+        # How old a record is that was not read: only a look at the log can tell.
+        self.peek: PeekLog = peek_nothing
 
     # -- life -------------------------------------------------------------------------------
 
@@ -94,7 +96,10 @@ class Worker:
     def not_ready(self) -> Sequence[str]:
         """Reasons why it cannot work right now."""
         reasons = [] if self._handover.has_joined else [f"{self.name}: waits for its partitions"]
-        reasons += [f"{self.name}: {one} is away" for one in self._dispatch.breakers.open_names()]
+        reasons += [
+            f"{self.name}: {one} is away since {since:%Y-%m-%d %H:%M:%SZ}"
+            for one, since in self._dispatch.away_since()
+        ]
         troubles = (self._reader.trouble, self._publisher.trouble)
         return reasons + [f"{self.name}: {trouble}" for trouble in troubles if trouble]
 
@@ -122,7 +127,8 @@ class Worker:
             start(self._save_batches)
         start(self._publish_outputs)
         start(self._committer.run)
-        start(partial(report, self._dispatch, source, self._clock, self._telemetry))
+        reporter = Reporter(self._dispatch, self._clock, self._telemetry, self.peek)
+        start(partial(reporter.run, source))
 
     async def _guard(self, step: Step) -> None:
         try:
@@ -210,6 +216,9 @@ class Worker:
             acknowledged = await self._publisher.publish(self._dispatch.take_outgoing())
             self._dispatch.settle(acknowledged)
             self._observe_since("publish_seconds", started)
+            if acknowledged:
+                age_s = self._clock.now().timestamp() - acknowledged[0].record.timestamp_ms / 1000
+                self._telemetry.observe("event_age_seconds", max(0.0, age_s), stage=self.name)
             self._committer.settled.set()
             self._loaders.wake()
 

@@ -28,7 +28,7 @@ class WorkerSettings:
         held_records: records waiting for a failed one of their key at which a partition pauses.
         commit_interval_s: least time between two commits; the first goes at once.
         drain_budget_s: what started work gets on a revoke or a stop.
-        publish_patience_s: how long acknowledgements may fail before the worker stops.
+        publish_patience_s: how long a log that is there may refuse outputs before the worker stops.
         bug_tries: attempts of an event that raises an exception nobody named.
     """
 

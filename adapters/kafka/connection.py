@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from pipeline.errors import (
 
 KAFKA = "kafka"
 _LISTENING_S = 0.5
+_LEAVE_LIMIT_S = 5.0
 
 # The broker, or the way to it, is away: nothing is wrong with what was asked.
 _AWAY = (
@@ -101,8 +103,9 @@ def as_transient(error: Exception, doing: str) -> TransientError:
 
 def as_stalled(error: Exception, doing: str) -> DependencyDownError | StalledError:
     """Return what the pipeline raises when a client cannot go on by itself."""
+    words = str(error) or type(error).__name__
     if is_away(error):
-        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({error})")
+        return DependencyDownError(KAFKA, f"{doing}: the broker does not answer ({words})")
     return StalledError(f"{doing}: {type(error).__name__}: {error}")
 
 
@@ -113,6 +116,26 @@ async def stop_quietly(client: Any, limit_s: float = 10.0) -> None:
             await client.stop()
     except (TimeoutError, errors.KafkaError, OSError):
         return
+
+
+async def leave(consumer: Any) -> None:
+    """Stop a consumer; one that hangs is taken apart, lest it comes back to life in the group."""
+    await stop_quietly(consumer, _LEAVE_LIMIT_S)
+    # Not public: a `stop` that was given up leaves these running (aiokafka issue 773).
+    coordinator, fetcher = consumer._coordinator, consumer._fetcher  # noqa: SLF001 - see above
+    for owner, names in (
+        (coordinator, ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")),
+        (fetcher, ("_fetch_task",)),
+    ):
+        for name in names:
+            task = getattr(owner, name, None)
+            if task is not None and not task.done():
+                task.cancel()
+    for task in list(getattr(fetcher, "_pending_tasks", ())):
+        task.cancel()
+    with contextlib.suppress(errors.KafkaError, OSError, TimeoutError):
+        async with asyncio.timeout(_LEAVE_LIMIT_S):
+            await consumer._client.close()  # noqa: SLF001 - see above
 
 
 async def explain_refusal(connection: KafkaConnection, error: Exception) -> LinesideError:

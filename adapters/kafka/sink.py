@@ -24,6 +24,7 @@ from schemas.message import Message, Position
 logger = logging.getLogger(__name__)
 
 _OPEN_LIMIT_S = 15.0
+_ANSWER_LIMIT_MS = 10_000
 # Large batches and no linger: a backlog fills them by itself (streaming.md section 10).
 _BATCH_BYTES = 256 * 1024
 # Below the broker's 1,048,588 by the room that headers and framing take.
@@ -102,6 +103,9 @@ class KafkaSink:
             linger_ms=0,
             max_batch_size=_BATCH_BYTES,
             compression_type="lz4",
+            # A dead connection that nobody closed is given up after this, not after 40 s; what was
+            # on its way is sent again under its sequence number.
+            request_timeout_ms=_ANSWER_LIMIT_MS,
             metadata_max_age_ms=30_000,
         )
         try:

@@ -20,7 +20,7 @@ from adapters.kafka.connection import (
     as_transient,
     explain_refusal,
     is_away,
-    stop_quietly,
+    leave,
 )
 from adapters.kafka.shares import Shares
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError, StalledError
@@ -34,7 +34,7 @@ _RETRY_S = 0.5
 # A member hears of a rebalance with its next heartbeat, so others wait that long for it.
 _HEARTBEAT_S = 1.0
 # An idle source asks the broker this often whether it is still there: aiokafka never says.
-_PROBE_EVERY_S = 5.0
+_PROBE_EVERY_S = 2.0
 _PROBE_LIMIT_S = 4.0
 # The worker's poll loop proves its life to its own watchdog; a second judge would only evict it.
 _MAX_POLL_INTERVAL_MS = 24 * 3_600_000
@@ -103,7 +103,7 @@ async def _open_source(
         finally:
             source.close()
     finally:
-        await stop_quietly(consumer)
+        await leave(consumer)
 
 
 def consumer_options() -> dict[str, Any]:
@@ -245,6 +245,28 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka 
             DependencyDownError: the broker is away.
         """
         return await end_offsets(self._consumer, self._live)
+
+    @property
+    def live(self) -> tuple[ClientPartition, ...]:
+        """Partitions whose records flow."""
+        return self._live
+
+    @property
+    def member_id(self) -> str:
+        """How the group calls this member, empty before it joined."""
+        # Not public, and nothing else tells one member from another.
+        return str(self._consumer._coordinator.member_id)  # noqa: SLF001 - see above
+
+    def positions(self) -> dict[TopicPartition, int | None]:
+        """What would be read next of each live partition, None where that is not known."""
+        # Not public; the public `position` waits, for ever when the client is frozen.
+        assignment = self._consumer._subscription.subscription.assignment  # noqa: SLF001 - see above
+        found: dict[TopicPartition, int | None] = {}
+        for place in self._live:
+            state = assignment.state_value(place) if assignment is not None else None
+            known = state is not None and state.has_valid_position
+            found[TopicPartition(*place)] = state.position if state and known else None
+        return found
 
     async def on_partitions_assigned(self, assigned: Collection[ClientPartition]) -> None:
         """Give each partition its position, tell the listener, then let records flow."""

@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager
 
 from adapters.memory.members import GroupMember, LogReader, MemberContext
 from pipeline.errors import DependencyDownError
-from pipeline.ports import AssignmentListener, Clock, Commit, EventSource
+from pipeline.ports import AssignmentListener, Clock, Commit, EventSource, WitnessView
 from schemas.message import Message, Position, Record, TopicPartition
 
 
@@ -24,6 +24,7 @@ class MemoryBroker:
 
     Attributes:
         is_down: every call raises DependencyDownError while True.
+        is_silent: the witness gets no answer while True.
         clock: the broker's time.
         refuse: called with every message to be published; what it returns is raised.
         watch_commit: called with every commit before it is taken.
@@ -41,6 +42,7 @@ class MemoryBroker:
         self._keyless = 0
         self.news = 0
         self.is_down = False
+        self.is_silent = False
         self.refuse: Callable[[Message], Exception | None] = lambda _: None
         self.watch_commit: Callable[[TopicPartition, Commit], None] = lambda _place, _commit: None
         self.commits: list[tuple[str, TopicPartition, Commit]] = []
@@ -80,6 +82,17 @@ class MemoryBroker:
     ) -> AbstractAsyncContextManager[EventSource]:
         """Open a reader outside any group (port `OpenReader`)."""
         return LogReader(self, self.clock, topics, start)
+
+    async def witness(self, member: EventSource | None) -> WitnessView:
+        """Look at one of its members (port `GroupWitness`).
+
+        Raises:
+            DependencyDownError: the broker is down.
+        """
+        self.check_up()
+        if self.is_silent:
+            return WitnessView(answers=False)
+        return member.view() if isinstance(member, GroupMember) else WitnessView(answers=True)
 
     async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
         """Append to the log (port `EventSink`); what precedes a refused message is written."""
@@ -166,6 +179,7 @@ class Group:
 
     async def join(self, member: GroupMember) -> None:
         """Add a member, and share the partitions anew."""
+        self._broker.check_up()
         async with self._rebalancing:
             await self._revoke(list(self._members))
             self._members.append(member)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from pipeline.errors import StalledError, TransientError
-from pipeline.ports import AssignmentListener, Clock, Commit, EventSource
+from pipeline.ports import AssignmentListener, Clock, Commit, EventSource, WitnessView
 from pipeline.waiting import within
 from schemas.message import Record, TopicPartition
 
@@ -77,6 +77,8 @@ class GroupMember:
         self._cursor = Cursor(broker, broker.clock)
         self._is_member = True
         self._is_current = False
+        # A planned fault: joined, deaf and mute, as a client whose coordination froze.
+        self.is_frozen = False
 
     async def poll(self, max_records: int, timeout_s: float) -> Sequence[Record]:
         """Return records of assigned partitions.
@@ -87,6 +89,9 @@ class GroupMember:
         """
         if not self._is_member:
             raise StalledError("the group has lost this member; open a new one")
+        if self.is_frozen:
+            await self._broker.clock.sleep(timeout_s)
+            return ()
         return await self._cursor.poll(max_records, timeout_s)
 
     def pause(self, partitions: Collection[TopicPartition]) -> None:
@@ -105,6 +110,8 @@ class GroupMember:
             TransientError: the group has moved on, or the broker is down.
         """
         await asyncio.sleep(0)
+        if self.is_frozen:
+            await asyncio.Event().wait()
         self._broker.check_up()
         if not self._is_member or not self._is_current:
             raise TransientError("the group has moved on; nothing was committed")
@@ -120,6 +127,18 @@ class GroupMember:
         """Next offset to be written of each assigned partition."""
         self._broker.check_up()
         return {place: self._broker.end(place) for place in self._cursor.positions}
+
+    def view(self) -> WitnessView:
+        """What an outsider sees of this member."""
+        cursor = self._cursor
+        return WitnessView(
+            answers=True,
+            is_stable=not cursor.is_handing_over,
+            is_member=self in self._group.members,
+            assigned=frozenset(cursor.positions),
+            positions=dict(cursor.positions),
+            ends={place: self._broker.end(place) for place in cursor.positions},
+        )
 
     async def take(self, places: Mapping[TopicPartition, Commit | None]) -> None:
         """Get partitions from the group."""

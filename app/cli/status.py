@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import httpx
 import psutil
 
 from adapters.kafka.admin import open_admin
+from adapters.telemetry import read_exposition
 from app.cli.output import table
 from app.resources import bootstrap_servers, kafka_connection
 from app.settings import Settings, read_settings
@@ -26,7 +27,7 @@ _ROLE_OF = {"bank-build": "anomaly"}
 @click.command("status")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def status(*, as_json: bool) -> int:
-    """Show roles, processes, readiness and lag of the system in this state folder."""
+    """Show roles, processes, readiness, lag and what workers measure, of this state folder."""
     settings = read_settings()
     found = asyncio.run(_collect(settings))
     if as_json:
@@ -46,14 +47,19 @@ def _show(found: dict[str, Any]) -> None:
             "ready" if role["ready"] else "; ".join(role["reasons"]) or "not running",
             role["restarts"],
             found["lag"].get(name),
+            _age(role["measured"].get("oldest_age_s")),
+            role["measured"].get("held"),
+            role["measured"].get("dead_letters"),
+            ", ".join(role["measured"].get("breakers", ())),
         ]
         for name, role in found["roles"].items()
     ]
-    table(["role", "pid", "state", "restarts", "lag"], rows)
+    heads = ["role", "pid", "state", "restarts", "lag", "oldest", "held", "buried", "away"]
+    table(heads, rows)
     outbox = found["outbox"]
     if outbox["pending"]:
         click.echo(
-            f"outbox {outbox['pending']} events wait for the broker, the oldest for "
+            f"outbox {outbox['pending']:.0f} events wait for the broker, the oldest for "
             f"{outbox['oldest_s']:.0f} s"
         )
     if found["broker"]:
@@ -73,11 +79,13 @@ async def _collect(settings: Settings) -> dict[str, Any]:
                 url if name == "web" else _read(state / "roles" / f"{name}.json").get("health_url")
             )
             reasons = await _reasons(client, health) if alive else ["not running"]
+            measured = await _measured(client, health) if alive else {}
             roles[name] = {
                 "pid": role["pid"] if alive else None,
                 "restarts": role["restarts"],
                 "ready": not reasons,
                 "reasons": reasons,
+                "measured": measured,
             }
     lag, broker = await _lag(settings)
     return {"roles": roles, "lag": lag, "outbox": outbox, "broker": broker, "url": url}
@@ -102,17 +110,56 @@ async def _reasons(client: httpx.AsyncClient, health: str | None) -> list[str]:
 
 async def _outbox(client: httpx.AsyncClient, health: str | None) -> dict[str, float | None]:
     """What waits for the broker, as the web role measures it; None while nobody answers."""
-    measured: dict[str, float] = {}
-    with suppress(httpx.TransportError, ValueError):
-        text = (await client.get(f"{health}/metrics")).text if health else ""
-        for line in text.splitlines():
-            name, _, value = line.partition(" ")
-            if name.startswith("lineside_outbox_"):
-                measured[name] = float(value)
+    found = await _exposition(client, health)
     return {
-        "pending": measured.get("lineside_outbox_pending"),
-        "oldest_s": measured.get("lineside_outbox_oldest_seconds"),
+        "pending": found.get("outbox_pending"),
+        "oldest_s": found.get("outbox_oldest_seconds"),
     }
+
+
+async def _measured(client: httpx.AsyncClient, health: str | None) -> dict[str, Any]:
+    """What a worker role says of itself; nothing where it has no worker or does not answer."""
+    found = await _exposition(client, health)
+    if "partitions_assigned" not in found:
+        return {}
+
+    def whole(prefix: str) -> int:
+        return int(sum(value for name, value in found.items() if name.startswith(prefix)))
+
+    return {
+        "oldest_age_s": round(found.get("oldest_age_seconds", 0.0), 1),
+        "held": whole("records_held"),
+        "in_flight": whole("records_in_flight"),
+        "settled_ahead": whole("records_settled_ahead"),
+        "partitions": whole("partitions_assigned"),
+        "paused": whole("partitions_paused"),
+        "retries": whole("events_retried_total"),
+        "dead_letters": whole("dead_letters_total"),
+        "member_rebuilds": whole("member_rebuilds_total"),
+        "loop_lag_s": round(found.get("loop_lag_seconds", 0.0), 3),
+        "breakers": _open_breakers(found),
+    }
+
+
+async def _exposition(client: httpx.AsyncClient, health: str | None) -> dict[str, float]:
+    try:
+        answer = await client.get(f"{health}/metrics")
+        return read_exposition(answer.text) if answer.is_success else {}
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+        return {}
+
+
+def _open_breakers(found: Mapping[str, float]) -> list[str]:
+    """Dependencies that are away: `breaker_open{dependency="objects"}` says 1."""
+    return [
+        name.split('"')[1]
+        for name, value in sorted(found.items())
+        if name.startswith("breaker_open{") and value
+    ]
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{seconds:.0f} s"
 
 
 async def _lag(settings: Settings) -> tuple[dict[str, int], str | None]:

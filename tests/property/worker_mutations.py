@@ -7,6 +7,8 @@ from typing import NamedTuple
 _FAILURES = "tests/scenario/test_worker_failures.py::"
 _FLOW = "tests/scenario/test_worker_flow.py::"
 _HANDOVER = "tests/scenario/test_worker_handover.py::"
+_WATCHDOG = "tests/scenario/test_worker_watchdog.py::"
+_METRICS = "tests/scenario/test_worker_metrics.py::"
 
 
 class Mutation(NamedTuple):
@@ -203,5 +205,61 @@ MUTATIONS = (
         "self._row += 1",
         "self._row += 0",
         _FAILURES + "test_a_stage_that_would_bury_everything_is_stopped",
+    ),
+    Mutation(
+        "a frozen member is never judged",
+        "pipeline/watchdog.py",
+        "return self._mute(now) or self._outsider(view, now) or self._deaf(view)",
+        "return None",
+        _WATCHDOG + "test_a_frozen_member_is_replaced_and_nothing_is_lost_or_doubled",
+    ),
+    Mutation(
+        "a paused partition counts as deaf",
+        "pipeline/watchdog.py",
+        "waits = place not in self.paused and",
+        "waits =",
+        _WATCHDOG + "test_ten_minutes_of_slow_inference_are_no_freeze",
+    ),
+    Mutation(
+        "new members may freeze for ever",
+        "pipeline/watchdog.py",
+        "return self._in_a_row >= self._policy.rebuilds",
+        "return False",
+        _WATCHDOG + "test_when_new_members_freeze_as_well_the_worker_leaves_and_says_why",
+    ),
+    Mutation(
+        "a member without partitions counts as frozen",
+        "pipeline/watchdog.py",
+        "view.assigned != self.owned",
+        "not view.assigned",
+        _WATCHDOG + "test_a_member_without_partitions_in_a_stable_group_is_no_freeze",
+    ),
+    Mutation(
+        "a broker that is away at the start ends the worker",
+        "pipeline/guard.py",
+        "with contextlib.suppress(DependencyDownError):",
+        "with contextlib.suppress():",
+        _WATCHDOG + "test_a_broker_that_is_away_for_an_hour_is_waited_for_also_at_the_start",
+    ),
+    Mutation(
+        "an outage that lasts ends the worker",
+        "pipeline/publishing.py",
+        "if isinstance(error, DependencyDownError):",
+        "if False:",
+        _WATCHDOG + "test_a_broker_that_is_away_for_an_hour_is_waited_for_also_at_the_start",
+    ),
+    Mutation(
+        "age is that of the newest record",
+        "pipeline/work.py",
+        "while len(appended) > 1 and frontier is not None and appended[1][0] <= frontier:",
+        "while len(appended) > 1:",
+        _METRICS + "test_age_and_lag_are_those_of_the_lowest_record_that_is_not_settled",
+    ),
+    Mutation(
+        "what was not read has no age",
+        "pipeline/reporting.py",
+        "seen = await self.peek(lasting) if lasting else {}",
+        "seen = {}",
+        _METRICS + "test_the_age_of_what_was_never_read_comes_from_a_look_at_the_log",
     ),
 )

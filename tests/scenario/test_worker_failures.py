@@ -248,7 +248,7 @@ async def test_an_outage_buries_nothing_counts_nothing_and_heals_by_itself(where
     worker = rig.worker(stage)
     async with rig.running(worker):
         await rig.until(lambda: rig.clock.monotonic() > 200)
-        assert worker.not_ready() == ["embed: objects is away"]
+        assert worker.not_ready() == ["embed: objects is away since 2026-03-02 09:00:00Z"]
         tries = len(stage.loads)
         assert tries < 200, "an outage is probed, not hammered"
         await rig.until(rig.all_committed)

@@ -68,7 +68,7 @@ async def test_an_outage_while_saving_together_lets_the_whole_batch_wait() -> No
     worker = rig.worker(stage)
     async with rig.running(worker):
         await rig.clock.advance(30)
-        assert worker.not_ready() == ["embed: database is away"]
+        assert worker.not_ready() == ["embed: database is away since 2026-03-02 09:00:00Z"]
         await rig.until(rig.all_committed)
     assert rig.outputs() == ["a", "b", "c"]
     assert not stage.saves
