@@ -15,6 +15,7 @@ from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
 from adapters.objects import Objects, open_objects
+from adapters.sql.arrivals import SqlArrivals
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.engine import Database, migrate, open_database
 from adapters.sql.inspections import SqlInspections
@@ -36,6 +37,7 @@ class Resources:
     objects: Objects
     database: Database
     inspections: SqlInspections
+    arrivals: SqlArrivals
     catalog: SqlCatalog
     outbox: SqlOutbox
     on_append: list[Callable[[], None]] = field(default_factory=list)
@@ -138,6 +140,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 objects=objects,
                 database=database,
                 inspections=SqlInspections(database, timezone=settings.site.timezone),
+                arrivals=SqlArrivals(database),
                 catalog=SqlCatalog(database),
                 outbox=SqlOutbox(database, source=f"/lineside/{role}", on_append=appended),
                 on_append=on_append,

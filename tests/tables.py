@@ -13,10 +13,12 @@ from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
+from adapters.memory.arrivals import MemoryArrivals
 from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
 from adapters.memory.outbox import MemoryOutbox
 from adapters.memory.tables import MemoryTables
+from adapters.sql.arrivals import SqlArrivals
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.engine import Database, migrate, open_database
 from adapters.sql.inspections import SqlInspections
@@ -29,6 +31,7 @@ class Tables:
 
     outbox: Any
     inspections: Any
+    arrivals: Any
     catalog: Any
     wakes: list[int]
     database: Database | None = None
@@ -37,7 +40,8 @@ class Tables:
 def memory_tables() -> Tables:
     tables, wakes = MemoryTables(), [0]
     outbox = MemoryOutbox(tables, source="/lineside/web", on_append=lambda: wakes.append(1))
-    return Tables(outbox, MemoryInspections(tables), MemoryCatalog(tables), wakes)
+    arrivals = MemoryArrivals(tables)
+    return Tables(outbox, MemoryInspections(tables), arrivals, MemoryCatalog(tables), wakes)
 
 
 @asynccontextmanager
@@ -46,7 +50,8 @@ async def sql_tables(url: str) -> AsyncIterator[Tables]:
         wakes = [0]
         outbox = SqlOutbox(database, source="/lineside/web", on_append=lambda: wakes.append(1))
         catalog = SqlCatalog(database)
-        yield Tables(outbox, SqlInspections(database), catalog, wakes, database)
+        inspections, arrivals = SqlInspections(database), SqlArrivals(database)
+        yield Tables(outbox, inspections, arrivals, catalog, wakes, database)
 
 
 async def fresh_sqlite(template: Path, folder: Path) -> str:

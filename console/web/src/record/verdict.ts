@@ -27,6 +27,13 @@ export const anomalySkip = (held: Inspection): ImageSkipped | null =>
 export const deadLetterOf = (held: Inspection, stage: string): DeadLetter | null =>
   latest(held.dead_letters, stage);
 
+/** Whether a stage has answered the request or upload that led to the current score. */
+export function answered(held: Inspection, stage: "llm"): boolean {
+  const answers = [held.explained, latest(held.skipped, stage), latest(held.dead_letters, stage)];
+  const since = held.scored ? originMs(held.scored) : 0;
+  return answers.some((answer) => answer !== null && originMs(answer) >= since);
+}
+
 /** The machine's verdict: the answer with the newest origin among score, skip and dead letter. */
 export function machineState(held: Inspection): VerdictState {
   const skip = anomalySkip(held);
