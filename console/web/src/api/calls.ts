@@ -30,6 +30,7 @@ export interface ReviewBody {
   readonly reviewer?: string | null;
   readonly reason?: string | null;
   readonly undoes?: string | null;
+  readonly not_similar?: string | null;
 }
 
 export const listImages = (query: ListQuery): Promise<ImagePage> =>

@@ -61,9 +61,20 @@ export function standingReview(held: Inspection): ReviewRecorded | null {
   return null;
 }
 
+/** Cases that a person found unlike this image, with the remark that says so. */
+export function notSimilar(held: Inspection): ReadonlyMap<string, ReviewRecorded> {
+  const undone = new Set(held.reviews.map((review) => review.undoes).filter(Boolean));
+  const remarks = held.reviews.filter(
+    (review) => review.not_similar && !review.undoes && !undone.has(review.event_id),
+  );
+  return new Map(remarks.map((review) => [review.not_similar ?? "", review]));
+}
+
 /** What a person decided, where only a list is at hand too. */
 export function standingDecision(held: Inspection): Decision | null {
-  const said = held.reviews.some((review) => review.decision || review.undoes);
+  const said = held.reviews.some(
+    (review) => review.decision || (review.undoes && !review.not_similar),
+  );
   return said ? (standingReview(held)?.decision ?? null) : (held.listed?.decision ?? null);
 }
 
