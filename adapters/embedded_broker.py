@@ -76,6 +76,7 @@ class EmbeddedBroker:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._lock: IO[str] | None = None
         self._command: list[str] = []
+        self._cluster_id = ""
 
     @property
     def bootstrap_servers(self) -> str:
@@ -153,6 +154,19 @@ class EmbeddedBroker:
         """Start a killed node again; it listens some seconds later, see `wait_ready`."""
         self._spawn(self._nodes[number - 1])
 
+    async def revive(self) -> None:
+        """Start the nodes that died by themselves again, and wait until they answer.
+
+        Raises:
+            ConfigError: a node does not come back; its last lines say why.
+        """
+        for node in self._nodes:
+            process = self._processes.get(node.number)
+            if process is not None and process.poll() is not None:
+                self._spawn(node)
+        await self.wait_ready()
+        self._announce()
+
     async def wait_ready(self) -> None:
         """Wait until every started node has joined the cluster and answers.
 
@@ -182,11 +196,11 @@ class EmbeddedBroker:
             ]
         for node in self._nodes:
             write_properties(node, self._nodes)
-        cluster_id = await asyncio.to_thread(format_storage, self._command, self._nodes)
+        self._cluster_id = await asyncio.to_thread(format_storage, self._command, self._nodes)
         for node in self._nodes:
             self._spawn(node)
         await self.wait_ready()
-        self._announce(cluster_id)
+        self._announce()
         logger.info(
             "embedded broker answers",
             extra={"action": "broker_started", "bootstrap_servers": self.bootstrap_servers},
@@ -233,12 +247,12 @@ class EmbeddedBroker:
                 tail = read_log_tail(self._nodes[number - 1])
                 raise ConfigError(f"the embedded broker did not start: {tail}")
 
-    def _announce(self, cluster_id: str) -> None:
+    def _announce(self) -> None:
         path = self._state_dir / "broker.json"
         draft = path.with_suffix(".draft")
         facts = {
             "bootstrap_servers": self.bootstrap_servers,
-            "cluster_id": cluster_id,
+            "cluster_id": self._cluster_id,
             "pid": self.pids[0],
             "pids": self.pids,
             "parent_pid": os.getpid(),

@@ -106,12 +106,16 @@ def _download(cache_dir: Path, listing: Path) -> list[Path]:
             "jgo, which fetches Apache Kafka, is not installed; install the extra "
             "'lineside[embedded]', or set LINESIDE_KAFKA__BOOTSTRAP_SERVERS to a running Kafka"
         ) from None
+    # jgo's HTTP client looks only there; behind a proxy that checks TLS the usual place is this.
+    if "SSL_CERT_FILE" in os.environ:
+        os.environ.setdefault("REQUESTS_CA_BUNDLE", os.environ["SSL_CERT_FILE"])
     try:
         environment = jgo.build(_ENDPOINT, cache_dir=cache_dir)
     except Exception as error:  # noqa: BLE001 - jgo passes on whatever its HTTP client raises
         raise ConfigError(
             f"Apache Kafka {KAFKA_VERSION} could not be downloaded ({error}); connect this machine "
-            "once, or set LINESIDE_KAFKA__BOOTSTRAP_SERVERS to a running Kafka"
+            "once (a proxy's own certificate goes into SSL_CERT_FILE), "
+            "or set LINESIDE_KAFKA__BOOTSTRAP_SERVERS to a running Kafka"
         ) from None
     # jgo sorts jars into class path and module path; the broker is content with one class path.
     jars = sorted(Path(environment.path).resolve().glob("*/*.jar"))

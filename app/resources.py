@@ -18,6 +18,7 @@ from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
 from adapters.kafka.witness import KafkaPeek, KafkaWitness
 from adapters.objects import Objects, open_objects
+from adapters.sql.arrivals import SqlArrivals
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.dead_letters import SqlDeadLetters
 from adapters.sql.engine import Database, migrate, open_database, parse_url
@@ -43,6 +44,7 @@ class Resources:
     objects: Objects
     database: Database
     inspections: SqlInspections
+    arrivals: SqlArrivals
     catalog: SqlCatalog
     outbox: SqlOutbox
     letters: SqlDeadLetters
@@ -164,6 +166,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 objects=objects,
                 database=database,
                 inspections=SqlInspections(database, timezone=settings.site.timezone),
+                arrivals=SqlArrivals(database),
                 catalog=SqlCatalog(database),
                 outbox=SqlOutbox(database, source=f"/lineside/{role}", on_append=appended),
                 letters=SqlDeadLetters(database),

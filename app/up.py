@@ -28,6 +28,7 @@ from pipeline.errors import ConfigError, StalledError
 logger = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
+BROKER_RETRY_S = 2.0
 # Kafka preallocates segments and the samples need room; less than this ends in a broken store.
 MIN_FREE_BYTES = 1_000_000_000
 EMBEDDED_PARTITIONS = 3
@@ -67,12 +68,11 @@ def check_port(host: str, port: int, setting: str) -> None:
             raise ConfigError(message) from None
 
 
-@contextlib.contextmanager
-def state_lock(state_dir: Path) -> Iterator[None]:
-    """Let one `up` or `demo` own a state folder.
+def check_room(state_dir: Path) -> None:
+    """Fail before anything is written where the disk is too full for it.
 
     Raises:
-        ConfigError: another one runs, or the disk is full.
+        ConfigError: names the folder, what is free and what is needed.
     """
     state_dir.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(state_dir).free
@@ -81,6 +81,16 @@ def state_lock(state_dir: Path) -> Iterator[None]:
             f"{free // 1_000_000} MB are free below {state_dir}, 1000 MB are needed; "
             "free some disk or set LINESIDE_STATE_DIR"
         )
+
+
+@contextlib.contextmanager
+def state_lock(state_dir: Path) -> Iterator[None]:
+    """Let one `up` or `demo` own a state folder.
+
+    Raises:
+        ConfigError: another one runs, or the disk is full.
+    """
+    check_room(state_dir)
     with (state_dir / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -176,11 +186,17 @@ async def _broker(
 async def _keep_broker(broker: EmbeddedBroker) -> None:
     """Start the broker again when it dies; the roles wait for it meanwhile."""
     while True:
-        with contextlib.suppress(StalledError):
+        try:
             await broker.wait_died()
-        logger.warning("the broker died and is started again", extra={"action": "broker_died"})
-        await broker.start_node(1)
-        await broker.wait_ready()
+        except StalledError as error:
+            fields = {"action": "broker_died", "reason": str(error)}
+            logger.warning("the broker died and is started again", extra=fields)
+        try:
+            await broker.revive()
+        except ConfigError as error:
+            fields = {"action": "broker_stays_away", "reason": str(error)}
+            logger.warning("the broker does not start", extra=fields)
+            await asyncio.sleep(BROKER_RETRY_S)
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

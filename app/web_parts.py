@@ -181,6 +181,7 @@ def _console_needs(kit: Kit) -> ConsoleNeeds:
     return ConsoleNeeds(
         outbox=resources.outbox,
         inspections=resources.inspections,
+        arrivals=resources.arrivals,
         catalog=resources.catalog,
         store=resources.objects,
         clock=kit.clock,

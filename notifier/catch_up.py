@@ -139,12 +139,16 @@ class Session:
 
     def heartbeat(self) -> dict[str, object]:
         """Return the message of interfaces.md section 4, and whether the broker answers."""
-        return {
+        told: dict[str, object] = {
             "type": "heartbeat",
             "server_time": rfc3339_ms(self._feed.clock.now()),
             "position": self.position,
-            "broker": "away" if self._feed.is_away else "up",
+            "broker": "up",
         }
+        away_since = self._feed.away_since
+        if away_since is not None:
+            told |= {"broker": "away", "broker_away_since": rfc3339_ms(away_since)}
+        return told
 
     def note_sent(self, entry: Entry) -> None:
         """Note that an event went out: the client stands behind it now."""

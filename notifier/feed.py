@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 
 from notifier.hub import Facets, Hub
 from pipeline.errors import DependencyDownError, StalledError
@@ -45,13 +46,20 @@ class Feed:
     ) -> None:
         """Only assign."""
         self.hub = hub
-        self.is_away = True
+        # Since when nothing was heard from the broker, None while it answers.
+        self.away_since: datetime | None = clock.now()
+        self._heard_at = clock.now()
         self.open_reader = open_reader
         self.describe = describe
         self.clock = clock
         # How many clients may read the log by themselves at once, to catch up.
         self.readers = asyncio.Semaphore(_READERS)
         self._telemetry = telemetry or NullTelemetry()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the broker does not answer."""
+        return self.away_since is not None
 
     def not_ready(self) -> Sequence[str]:
         """Say so while the broker is away; clients stay connected and are told, too."""
@@ -72,9 +80,11 @@ class Feed:
     async def _read(self) -> None:
         await self._find_place()
         async with self.open_reader(FEED_TOPICS, dict(self.hub.frontier)) as source:
-            self.is_away = False
+            self.away_since, self._heard_at = None, self.clock.now()
             while True:
-                self._publish(await source.poll(POLL_RECORDS, 1.0))
+                records = await source.poll(POLL_RECORDS, 1.0)
+                self._heard_at = self.clock.now()
+                self._publish(records)
 
     async def _find_place(self) -> None:
         """Go on at the frontier, or begin anew where the log is another or no longer reaches it."""
@@ -107,7 +117,7 @@ class Feed:
         if not self.is_away:
             fields = {"action": "feed_waits", "reason": str(error)}
             logger.warning("the feed cannot read on and begins again where it was", extra=fields)
-        self.is_away = True
+            self.away_since = self._heard_at
 
 
 def readable(record: Record) -> tuple[Facets, str] | None:

@@ -86,7 +86,8 @@ def image_view(
 ) -> dict[str, Any]:
     """Return the answer of `GET /v1/images/{image_id}`; `events` are all of the image, by id."""
     state = judge_image(facts.upload, facts.requests, facts.outcomes)
-    decided = [act for act in facts.acts if act.decision is not None or act.undoes is not None]
+    # Acknowledgements alone are told apart, by `acknowledged`.
+    decided = [act for act in facts.acts if act.decision or act.undoes or act.acknowledges is None]
     decided.sort(key=lambda act: (act.at, act.event_id))
     review = standing_review(facts.acts)
     seen = acknowledgement_of(facts.acts, state.current.get("anomaly"))

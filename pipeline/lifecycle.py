@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-from pipeline.errors import LinesideError
+from pipeline.errors import LinesideError, StalledError
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ async def run_services(
 
 async def _run(service: Service, stop: _Stop) -> None:
     try:
-        await service.run()
+        await _run_uncancelled(service)
     except LinesideError as error:
         stop.start_countdown()
         logger.error(  # noqa: TRY400 - the sentence says what to do; a traceback would hide it
@@ -84,6 +84,22 @@ async def _run(service: Service, stop: _Stop) -> None:
             "service failed", extra={"action": "service_failed", "service": service.name}
         )
         raise
+
+
+async def _run_uncancelled(service: Service) -> None:
+    """Turn a cancellation that nobody asked for into a failure.
+
+    A task group takes a cancelled child for one that ended well: a service whose client library
+    let a CancelledError of its own escape would be gone without a word.
+    """
+    try:
+        await service.run()
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        detail = "ended by a cancellation that nobody asked for; the role starts again"
+        raise StalledError(f"{service.name}: {detail}") from error
 
 
 class _StopAskedError(Exception):

@@ -14,7 +14,8 @@ class ReviewRecorded(ImageEvent):
     """A decision beside the machine's verdict, which it never overwrites.
 
     `undoes` names the review that this one takes back; nothing is deleted. `acknowledges` names
-    the verdict (its event_id) that the reviewer has seen; such an act need not decide anything.
+    the verdict (its event_id) that the reviewer has seen; `not_similar` names a past case
+    (its case_id) that the reviewer found unlike this image. Such acts need not decide anything.
     """
 
     decision: Decision | None = None
@@ -26,3 +27,4 @@ class ReviewRecorded(ImageEvent):
     register_as_case: bool = False
     undoes: UUID | None = None
     acknowledges: UUID | None = None
+    not_similar: str | None = None

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from adapters.clock import SystemClock
+from adapters.memory.arrivals import MemoryArrivals
 from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
 from adapters.memory.objects import MemoryObjects
@@ -94,6 +95,7 @@ async def open_console(search: Any = None) -> AsyncIterator[ConsoleRig]:
     needs = ConsoleNeeds(
         outbox=outbox,
         inspections=inspections,
+        arrivals=MemoryArrivals(tables),
         catalog=catalog,
         store=objects,
         clock=SystemClock(),

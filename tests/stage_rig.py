@@ -18,6 +18,7 @@ from typing import Any
 from uuid import UUID
 
 from adapters.clock import SystemClock
+from adapters.memory.arrivals import MemoryArrivals
 from adapters.memory.broker import MemoryBroker
 from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
@@ -83,6 +84,7 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
         "objects": MemoryObjects(),
         "database": None,
         "inspections": MemoryInspections(tables),
+        "arrivals": MemoryArrivals(tables),
         "catalog": MemoryCatalog(tables),
         "outbox": MemoryOutbox(tables, source="/test"),
         "letters": None,

@@ -13,11 +13,13 @@ from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # it ships no types
 
+from adapters.memory.arrivals import MemoryArrivals
 from adapters.memory.catalog import MemoryCatalog
 from adapters.memory.inspections import MemoryInspections
 from adapters.memory.outbox import MemoryOutbox
 from adapters.memory.tables import MemoryTables
 from adapters.memory.unanswered import MemoryUnanswered
+from adapters.sql.arrivals import SqlArrivals
 from adapters.sql.catalog import SqlCatalog
 from adapters.sql.engine import Database, migrate, open_database
 from adapters.sql.inspections import SqlInspections
@@ -31,6 +33,7 @@ class Tables:
 
     outbox: Any
     inspections: Any
+    arrivals: Any
     catalog: Any
     wakes: list[int]
     unanswered: Any
@@ -40,8 +43,9 @@ class Tables:
 def memory_tables() -> Tables:
     tables, wakes = MemoryTables(), [0]
     outbox = MemoryOutbox(tables, source="/lineside/web", on_append=lambda: wakes.append(1))
-    unanswered = MemoryUnanswered(tables, outbox)
-    return Tables(outbox, MemoryInspections(tables), MemoryCatalog(tables), wakes, unanswered)
+    unanswered, arrivals = MemoryUnanswered(tables, outbox), MemoryArrivals(tables)
+    inspections, catalog = MemoryInspections(tables), MemoryCatalog(tables)
+    return Tables(outbox, inspections, arrivals, catalog, wakes, unanswered)
 
 
 @asynccontextmanager
@@ -50,8 +54,9 @@ async def sql_tables(url: str) -> AsyncIterator[Tables]:
         wakes = [0]
         outbox = SqlOutbox(database, source="/lineside/web", on_append=lambda: wakes.append(1))
         catalog = SqlCatalog(database)
+        inspections, arrivals = SqlInspections(database), SqlArrivals(database)
         unanswered = SqlUnanswered(database)
-        yield Tables(outbox, SqlInspections(database), catalog, wakes, unanswered, database)
+        yield Tables(outbox, inspections, arrivals, catalog, wakes, unanswered, database)
 
 
 async def fresh_sqlite(template: Path, folder: Path) -> str:

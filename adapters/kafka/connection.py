@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline.errors import (
 KAFKA = "kafka"
 _LISTENING_S = 0.5
 _LEAVE_LIMIT_S = 5.0
+_CLOSE_LIMIT_S = 2.0
 
 # The broker, or the way to it, is away: nothing is wrong with what was asked.
 _AWAY = (
@@ -110,12 +112,34 @@ def as_stalled(error: Exception, doing: str) -> DependencyDownError | StalledErr
 
 
 async def stop_quietly(client: Any, limit_s: float = 10.0) -> None:
-    """Stop an aiokafka client; its `stop` may hang or raise (aiokafka issues 773 and 647)."""
-    try:
-        async with asyncio.timeout(limit_s):
-            await client.stop()
-    except (TimeoutError, errors.KafkaError, OSError):
+    """Stop an aiokafka client; its `stop` may hang or raise (aiokafka issues 773 and 647).
+
+    With the broker away a consumer's `stop` ends in a CancelledError of its own fetches. In our
+    task that would look as if somebody had cancelled us, and the caller would end in silence; so
+    it runs in a task of its own, and the connections that it left open are closed after it.
+    """
+    error = await _apart(client.stop(), limit_s)
+    if error is None:
         return
+    if not isinstance(error, (TimeoutError, asyncio.CancelledError, errors.KafkaError, OSError)):
+        raise error
+    # Not public for a consumer; a second `stop` would do nothing.
+    connections = getattr(client, "_client", None) or getattr(client, "client", None)
+    if connections is not None:
+        await _apart(connections.close(), _CLOSE_LIMIT_S)
+
+
+async def _apart(doing: Awaitable[object], limit_s: float) -> BaseException | None:
+    """Await in a task of its own; returns how that failed, TimeoutError if it took too long."""
+    task = asyncio.ensure_future(doing)
+    task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+    try:
+        done, _ = await asyncio.wait({task}, timeout=limit_s)
+    finally:
+        task.cancel()
+    if not done:
+        return TimeoutError()
+    return asyncio.CancelledError() if task.cancelled() else task.exception()
 
 
 async def leave(consumer: Any) -> None:

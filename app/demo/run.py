@@ -25,7 +25,7 @@ from app.importing import ImportPlan, import_product
 from app.samples.prepare import prepare
 from app.samples.split import defect_type_of, split
 from app.settings import Settings
-from app.up import Running, running_system
+from app.up import Running, check_room, running_system
 
 # What two cores can judge, embed and report on beside each other without a queue.
 IMAGES_PER_SECOND = 5.0
@@ -50,6 +50,7 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
     began = time.monotonic()
     say = _speaker()
     data = settings.state_dir.resolve() / "data"
+    check_room(settings.state_dir.resolve())
     with progress_bars() as bars:
         tell = bars.reporter("sample data")
         say("sample data")

@@ -41,6 +41,7 @@ class ReviewBody(BaseModel):
     action_taken: _Sentence = None
     register_as_case: bool = False
     undoes: UUID | None = None
+    not_similar: Annotated[str | None, Field(max_length=200)] = None
 
 
 class AcknowledgeBody(BaseModel):
@@ -129,6 +130,8 @@ async def _review(
         machine_verdict=view["verdict"],
         register_as_case=body.register_as_case,
         undoes=body.undoes,
+        # Taking such a remark back names its case too: it takes no decision back.
+        not_similar=undone.get("not_similar") if undone else body.not_similar,
     )
     events: list[Event] = [event]
     case_id: str | None = None
@@ -152,8 +155,10 @@ async def _review(
 
 def _check_review(view: dict[str, Any], body: ReviewBody) -> dict[str, Any] | None:
     """Refuse what may not be decided so; return the review that is undone."""
-    if body.decision is None and body.undoes is None:
-        raise RefusedError(422, "nothing_decided", "send `decision` (ok, ng, hold) or `undoes`")
+    if body.decision is None and body.undoes is None and body.not_similar is None:
+        detail = "send `decision` (ok, ng, hold), `undoes` or `not_similar`"
+        raise RefusedError(422, "nothing_decided", detail)
+    _check_not_similar(view, body.not_similar)
     overrules = body.decision == "ok" and view["verdict"] == "NG"
     if overrules and not (_is_given(body.reviewer) and _is_given(body.reason)):
         detail = "to call an NG part OK, give `reviewer` and `reason`"
@@ -168,6 +173,16 @@ def _check_review(view: dict[str, Any], body: ReviewBody) -> dict[str, Any] | No
     if undone is None:
         raise RefusedError(422, "unknown_review", "`undoes` names no review of this image")
     return undone
+
+
+def _check_not_similar(view: dict[str, Any], case_id: str | None) -> None:
+    """A remark on a case that nobody was shown would mean nothing."""
+    if case_id is None:
+        return
+    shown = (view["embedded"] or {}).get("neighbours", ())
+    if case_id not in {neighbour["case_id"] for neighbour in shown}:
+        detail = "`not_similar` names no case among the image's neighbours; load the image again"
+        raise RefusedError(422, "unknown_case", detail)
 
 
 def _is_given(text: str | None) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 from pipeline.errors import RefusedError
+from pipeline.line import Arrivals
 from pipeline.ports import BlobStore, Catalog, Clock, Inspections, Outbox
 from schemas.event import act_event_id
 from schemas.subject import check_product_code
@@ -86,6 +87,7 @@ class ConsoleNeeds:
 
     outbox: Outbox
     inspections: Inspections
+    arrivals: Arrivals
     catalog: Catalog
     store: BlobStore
     clock: Clock

@@ -8,6 +8,7 @@ from console.api.acts import build_acts_router
 from console.api.banks import build_banks_router
 from console.api.cases import build_cases_router
 from console.api.images import build_images_router
+from console.api.line import LineDesk, build_line_router
 from console.api.manuals import build_manuals_router
 from console.api.needs import ConsoleNeeds
 from console.api.normals import build_normals_router
@@ -15,6 +16,7 @@ from console.api.numbers import build_numbers_router
 from console.api.pictures import PictureDesk, build_pictures_router
 from console.api.products import build_products_router
 from console.api.search import SearchDesk, build_search_router
+from pipeline.line import LineWatch
 
 
 def build_router(needs: ConsoleNeeds, search: SearchDesk) -> APIRouter:
@@ -32,6 +34,7 @@ def build_router(needs: ConsoleNeeds, search: SearchDesk) -> APIRouter:
         build_manuals_router(needs),
         build_banks_router(needs),
         build_numbers_router(needs),
+        build_line_router(LineDesk(LineWatch(needs.arrivals), needs.clock)),
     ):
         router.include_router(part)
     return router

@@ -12,8 +12,8 @@ import pytest
 
 from adapters.kafka.admin import open_admin
 from adapters.kafka.connection import KafkaConnection
+from app.chaos.scripted_llm import Mode, ScriptedLlm
 from tests.plant import PRODUCT, draw_part, plant_settings, running_plant, teach, write_product
-from tests.scripted_llm import Mode, ScriptedLlm
 
 pytestmark = pytest.mark.needs_kafka
 

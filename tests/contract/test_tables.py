@@ -335,3 +335,27 @@ async def test_text_with_a_nul_is_kept_without_it(tables: Tables) -> None:
     story = Story("a\x00b")
     assert await tables.inspections.save([story.uploaded]) == [True]
     assert await tables.inspections.get(story.image_id) is not None
+
+
+async def test_arrivals_are_thinned_and_only_production_counts(tables: Tables) -> None:
+    stories = [Story(f"P-{n}", received_s=4 * n, source="cam-1") for n in range(100)]
+    stories += [Story(f"Q-{n}", received_s=100 * n, source="cam-2") for n in range(3)]
+    stories.append(Story("golden", received_s=5000, source="cam-1", purpose="golden"))
+    stories.append(Story("nameless", received_s=5000))
+    await tables.outbox.append([story.uploaded for story in stories])
+    await tables.outbox.reserve(Story("storing", received_s=5000, source="cam-1").uploaded)
+    last = await tables.arrivals.last(at(0))
+    assert last == {"cam-1": at(396), "cam-2": at(200)}
+    assert await tables.arrivals.last(at(300)) == {"cam-1": at(396)}
+    thinned = await tables.arrivals.thinned("cam-1", at(0))
+    assert thinned == [at(396 - 16 * n) for n in range(21)]
+    assert await tables.arrivals.thinned("cam-2", at(50)) == [at(200), at(100)]
+
+
+async def test_what_waits_for_a_verdict_is_found_by_age(tables: Tables) -> None:
+    stories = [Story(f"P-{n}", received_s=n) for n in range(4)]
+    await tables.outbox.append([story.uploaded for story in stories])
+    await tables.inspections.save([stories[0].scored("OK"), stories[3].buried("anomaly")])
+    waiting = await tables.arrivals.waiting(at(0), at(3))
+    assert waiting == (stories[1].image_id, at(1), 2)
+    assert await tables.arrivals.waiting(at(0), at(1)) is None

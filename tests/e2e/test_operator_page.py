@@ -13,7 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.async_api import Browser, Page, ViewportSize, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    ConsoleMessage,
+    Page,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 from playwright.async_api import Error as PlaywrightError
 
 from adapters.kafka.connection import KafkaConnection
@@ -43,7 +50,7 @@ pytestmark = [pytest.mark.needs_chromium, pytest.mark.needs_kafka]
 
 
 @asynccontextmanager
-async def _browser() -> AsyncIterator[Browser]:
+async def open_browser() -> AsyncIterator[Browser]:
     if shutil.which(CHROMIUM) is None:
         missing("Chromium", "a Debian package")
     async with async_playwright() as playwright:
@@ -59,10 +66,11 @@ class Watched:
         self.page = page
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on(
-            "console",
-            lambda line: self.errors.append(line.text) if line.type == "error" else None,
-        )
+        page.on("console", self._hear)
+
+    def _hear(self, line: ConsoleMessage) -> None:
+        if line.type == "error":
+            self.errors.append(f"{line.text} {line.location['url']}")
 
 
 async def _set_policy(url: str, policy: str) -> None:
@@ -120,7 +128,7 @@ async def test_an_image_of_ones_own_becomes_a_verdict_and_a_report_on_the_page(
     root = write_product(tmp_path / "data")
     part = tmp_path / "part.jpg"
     part.write_bytes(draw_part(77_777, defect=True))
-    async with ScriptedLlm() as llm, _browser() as browser:
+    async with ScriptedLlm() as llm, open_browser() as browser:
         environment = {"LINESIDE_LLM__BASE_URL": llm.url, "LINESIDE_LLM__KIND": "tgi"}
         async with running_plant(settings, environment=environment) as running:
             await asyncio.to_thread(teach, running.url, root)

@@ -168,6 +168,7 @@ export function answer(world, request) {
     return json(200, { version: "dev", timezone: "Asia/Seoul", language: "ko", languages: ["ko", "en"], llm: world.llm, upload_limit_mb: 50, now: new Date().toISOString() });
   }
   if (path.startsWith("/v1/dead-letter")) return answerLetters(world.letters, request);
+  if (path === "/v1/line") return json(200, { now: new Date().toISOString(), late: null, silent: [], ...world.line });
   if (path === "/v1/stats") return stats(world, query);
   if (path === "/v1/images") return request.method === "POST" ? uploadImage(world, request) : listImages(world, query);
   if (path === "/v1/products") return json(200, { products: [...world.products.values()] });

@@ -3,7 +3,7 @@
 //   node dev/server.mjs [--port 5055] [--empty] [--no-llm] [--rows 1000] [--quiet] [--long-names] [--letters 1000]
 //
 // Serves dist/ as well. POST /mock/feed?do=cut|heal|forget plays the network's troubles;
-// POST /mock/image?product=cap&outcome=NG sends one image.
+// POST /mock/image?product=cap&outcome=NG sends one image; POST /mock/line plays silent cameras.
 import { createServer } from "node:http";
 import { readFileSync } from "node:fs";
 import { dirname, extname, join, normalize } from "node:path";
@@ -40,6 +40,7 @@ if (!flag("--empty")) {
 world.letters = new Letters(world, Number(option("--letters", "0")));
 
 let mode = "on";
+let broker = { broker: "up" };
 const clients = new Set();
 
 function broadcast(client) {
@@ -67,17 +68,23 @@ function subscribe(client, text) {
 
 function beat(client) {
   if (mode !== "on" || !client.subscribed) return;
-  client.send(JSON.stringify({ type: "heartbeat", server_time: new Date().toISOString(), position: String(client.next), broker: "up" }));
+  client.send(JSON.stringify({ type: "heartbeat", server_time: new Date().toISOString(), position: String(client.next), ...broker }));
 }
 
 world.listeners.add(() => clients.forEach(broadcast));
 setInterval(() => clients.forEach(beat), 5000);
 
-function control(path, query) {
+function control(path, query, body) {
   if (path === "/mock/image") {
     const image = world.upload(query.get("product") ?? "cap", { outcome: query.get("outcome") ?? undefined });
     image.missing = query.has("missing");
     return { status: 200, type: "text/plain", body: image.subject.image_id };
+  }
+  if (path === "/mock/line") {
+    world.line = body;
+    broker = body.broker_away_since ? { broker: "away", broker_away_since: body.broker_away_since } : { broker: "up" };
+    clients.forEach(beat);
+    return { status: 200, type: "text/plain", body: "ok" };
   }
   const act = query.get("do");
   if (act === "cut" || act === "silent") {
@@ -114,7 +121,7 @@ const server = createServer(async (request, response) => {
   const url = new URL(request.url, "http://x");
   const input = { method: request.method, path: url.pathname, query: url.searchParams, ...(await readBody(request)) };
   let out;
-  if (input.path.startsWith("/mock/")) out = control(input.path, input.query);
+  if (input.path.startsWith("/mock/")) out = control(input.path, input.query, input.body);
   else if (input.path.startsWith("/v1/")) out = answer(world, input);
   else out = file(input.path);
   response.writeHead(out.status, { "content-type": out.type, "content-security-policy": CSP, "cache-control": "no-store" });

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
 import { applyEvent, emptyInspection, fromItem, merge, type FeedEvent, type Inspection } from "../src/record/inspection";
-import { badgesOf, isAcknowledged, isPinned, machineState, standingDecision, standingReview } from "../src/record/verdict";
+import { badgesOf, isAcknowledged, isPinned, machineState, notSimilar, standingDecision, standingReview } from "../src/record/verdict";
 import type { ImageItem } from "../src/api/shapes";
 import { dead, review, scored, skipped, subject } from "./subjects";
 
@@ -72,6 +72,17 @@ test("an acknowledgement alone does not wipe out the decision that a list told o
   const held = fromItem(item({ decision: "hold" }));
   const acknowledged = after(held, { topic: "reviews.recorded", event: review(3) });
   expect(standingDecision(acknowledged)).toBe("hold");
+});
+
+test("a case marked as not similar stays marked until that is taken back", () => {
+  const listed = fromItem(item({ verdict: "NG", decision: "ng" }));
+  const remark = review(2, { not_similar: "case-1" });
+  const marked = applyEvent(listed, { topic: "reviews.recorded", event: remark });
+  expect([...notSimilar(marked).keys()]).toEqual(["case-1"]);
+  const undo = review(3, { undoes: remark.event_id, not_similar: "case-1" });
+  const clean = applyEvent(marked, { topic: "reviews.recorded", event: undo });
+  expect(notSimilar(clean).size).toBe(0);
+  expect(standingDecision(clean)).toBe("ng");
 });
 
 test("an NG is pinned until it is acknowledged, and again when judged NG anew", () => {

@@ -108,8 +108,11 @@ test("tries to reconnect grow apart up to a limit, and no two clients agree on t
 
 test("a broker that is away shows in the heartbeat", () => {
   const session = new FeedSession(null, 0);
-  session.receive(heartbeat("1", { broker: "away" }), 1);
-  expect(session.brokerAway).toBe(true);
+  const since = "2026-11-23T00:00:00.000Z";
+  session.receive(heartbeat("1", { broker: "away", broker_away_since: since }), 1);
+  expect(session.brokerAwaySince).toBe(Date.parse(since));
   session.receive(heartbeat("1", { broker: "up" }), 2);
-  expect(session.brokerAway).toBe(false);
+  expect(session.brokerAwaySince).toBeNull();
+  session.receive(heartbeat("1", { broker: "away" }), 3);
+  expect(session.brokerAwaySince).toBe(3);
 });

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from schemas.configuration import CaseRegistered
+from schemas.embeddings import Neighbour
 from schemas.images import InspectionRequested
 from schemas.reviews import ReviewRecorded
 from tests.console_rig import ConsoleRig, heatmap_png, jpeg, open_console, pictured
@@ -159,6 +160,29 @@ async def test_a_decision_can_be_undone_with_its_case(console: ConsoleRig) -> No
     assert (view["decision"], len(view["reviews"])) == (None, 2)
     cases = [e for e in await console.published() if isinstance(e, CaseRegistered)]
     assert [case.removed for case in cases] == [False, True]
+
+
+async def test_a_case_called_not_similar_is_remembered_until_taken_back(
+    console: ConsoleRig,
+) -> None:
+    story = Story()
+    near = Neighbour(case_id="case-1", image_key="cases/1", product="cap", similarity=0.9)
+    embedded = story.embedded().model_copy(update={"neighbours": (near,)})
+    await console.accept(story, embedded, story.scored("NG"))
+    image, path = f"/v1/images/{story.image_id}", f"/v1/images/{story.image_id}/review"
+    unknown = await console.call("POST", path, 422, json={"not_similar": "case-2"})
+    assert unknown["slug"] == "unknown_case"
+    body = {"not_similar": "case-1", "reviewer": "Kim"}
+    told = await console.call("POST", path, 201, json=body)
+    view = await console.call("GET", image)
+    assert [r["not_similar"] for r in view["reviews"]] == ["case-1"]
+    assert (view["decision"], view["acknowledged"]) == (None, None)
+    await console.call("POST", path, 201, json={"undoes": told["event_id"]})
+    view = await console.call("GET", image)
+    assert [(r["undoes"] is None, r["not_similar"]) for r in view["reviews"]] == [
+        (True, "case-1"),
+        (False, "case-1"),
+    ]
 
 
 async def test_a_review_that_decides_nothing_is_refused(console: ConsoleRig) -> None:

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from pipeline.errors import DependencyDownError
 from schemas.configuration import BankPublished, BankRequested, ManualPublished
 from tests.console_rig import ConsoleRig, jpeg, open_console
-from tests.story import Story, at
+from tests.story import START, Story, at
 
 
 @pytest.fixture
@@ -224,3 +225,15 @@ async def test_a_dependency_that_is_away_is_a_503_and_a_surprise_a_500(console: 
     console.objects.fail("list", ZeroDivisionError())
     broken = await console.http.get("/v1/products/cap")
     assert (broken.status_code, broken.json()["slug"]) == (500, "internal_error")
+
+
+async def test_the_line_tells_which_camera_is_silent_and_what_waits(console: ConsoleRig) -> None:
+    began_at = datetime.now(UTC) - timedelta(minutes=20)
+    first_s = (began_at - START).total_seconds()
+    for number in range(61):
+        story = Story(f"P-{number}", received_s=first_s + 10 * number, source="cam-7")
+        await console.accept(story, *([story.scored("OK")] if number else []))
+    told = await console.call("GET", "/v1/line")
+    assert told["late"]["count"] == 1
+    assert [(s["source"], s["expected_s"]) for s in told["silent"]] == [("cam-7", 60.0)]
+    assert told["silent"][0]["last_at"] < told["now"]

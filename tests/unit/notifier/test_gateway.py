@@ -275,8 +275,9 @@ async def test_an_outage_of_the_broker_is_told_and_leaves_no_gap(rig: FeedRig) -
         rig.broker.tell_news()
         await until(lambda: rig.feed.is_away)
         assert rig.feed.not_ready()
-        while (await client.beat())["broker"] != "away":
+        while (beat := await client.beat())["broker"] != "away":
             pass
+        assert beat["broker_away_since"] <= beat["server_time"]
         second = rig.say(scored(2))
         rig.broker.is_down = False
         assert await client.ids(1) == second

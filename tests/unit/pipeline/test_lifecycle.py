@@ -136,3 +136,18 @@ async def test_signals_are_the_programs_again_afterwards() -> None:
     loop = asyncio.get_running_loop()
     assert not loop.remove_signal_handler(signal.SIGTERM)
     assert not loop.remove_signal_handler(signal.SIGINT)
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_failure_and_no_quiet_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def leak() -> None:
+        inner = asyncio.ensure_future(asyncio.sleep(60))
+        inner.cancel()
+        await inner
+
+    endless = Endless()
+    assert await run_services([Piece("feed", leak), endless]) == 1
+    assert endless.events == ["draining", "drained"]
+    (told,) = caplog.records
+    assert "nobody asked for" in told.__dict__["error"]

@@ -8,6 +8,7 @@ import type {
   ImageDetail,
   ImagePage,
   Job,
+  LineFacts,
   Product,
   Stats,
   StoredFiles,
@@ -29,6 +30,7 @@ export interface ReviewBody {
   readonly reviewer?: string | null;
   readonly reason?: string | null;
   readonly undoes?: string | null;
+  readonly not_similar?: string | null;
 }
 
 export const listImages = (query: ListQuery): Promise<ImagePage> =>
@@ -62,6 +64,8 @@ export const review = (id: string, body: ReviewBody): Promise<{ event_id: string
 
 export const acknowledge = (id: string, by: string | null): Promise<{ event_id: string }> =>
   call(`v1/images/${part(id)}/acknowledge`, { method: "POST", json: { by } });
+
+export const getLine = (): Promise<LineFacts> => call("v1/line");
 
 export const getStats = (product: string | null): Promise<Stats> =>
   call(withQuery("v1/stats", { product }));

@@ -140,6 +140,16 @@ export interface SystemFacts {
   readonly now: string;
 }
 
+export interface LineFacts {
+  readonly now: string;
+  readonly late: { readonly image_id: string; readonly received_at: string; readonly count: number } | null;
+  readonly silent: readonly {
+    readonly source: string;
+    readonly last_at: string;
+    readonly expected_s: number;
+  }[];
+}
+
 export interface Accepted {
   readonly image_id: string;
   readonly status_url: string;

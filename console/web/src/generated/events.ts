@@ -325,6 +325,7 @@ export interface ReviewRecorded {
   defect_type?: string | null;
   event_id: string;
   machine_verdict?: string | null;
+  not_similar?: string | null;
   occurred_at: string;
   reason?: string | null;
   register_as_case?: boolean;

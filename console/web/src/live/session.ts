@@ -27,6 +27,7 @@ export interface ServerMessage {
   };
   readonly server_time?: string;
   readonly broker?: string;
+  readonly broker_away_since?: string;
   readonly [other: string]: unknown;
 }
 
@@ -47,8 +48,8 @@ export class FeedSession {
   heardAt: number;
   /** Set while a resumed connection still delivers what was missed. */
   catchingUp = false;
-  /** The broker does not answer the server: what it accepts waits there. */
-  brokerAway = false;
+  /** Since when, by the server's clock, the broker does not answer it: what it accepts waits. */
+  brokerAwaySince: number | null = null;
   serverAheadMs = 0;
   #attempts = 0;
   /** Images that were caught up with; events about none count by themselves. */
@@ -104,7 +105,8 @@ export class FeedSession {
 
   #heartbeat(message: ServerMessage, now: number): void {
     this.#alive(now);
-    this.brokerAway = message.broker === "away";
+    this.brokerAwaySince =
+      message.broker === "away" ? Date.parse(message.broker_away_since ?? "") || now : null;
     if (message.position) this.position = message.position;
     if (message.server_time) this.serverAheadMs = Date.parse(message.server_time) - now;
     if (this.catchingUp && now - this.#eventAt >= QUIET_MS) this.#caughtUpNow(now);

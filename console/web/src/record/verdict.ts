@@ -27,6 +27,13 @@ export const anomalySkip = (held: Inspection): ImageSkipped | null =>
 export const deadLetterOf = (held: Inspection, stage: string): DeadLetter | null =>
   latest(held.dead_letters, stage);
 
+/** Whether a stage has answered the request or upload that led to the current score. */
+export function answered(held: Inspection, stage: "llm"): boolean {
+  const answers = [held.explained, latest(held.skipped, stage), latest(held.dead_letters, stage)];
+  const since = held.scored ? originMs(held.scored) : 0;
+  return answers.some((answer) => answer !== null && originMs(answer) >= since);
+}
+
 /** The machine's verdict: the answer with the newest origin among score, skip and dead letter. */
 export function machineState(held: Inspection): VerdictState {
   const skip = anomalySkip(held);
@@ -54,9 +61,20 @@ export function standingReview(held: Inspection): ReviewRecorded | null {
   return null;
 }
 
+/** Cases that a person found unlike this image, with the remark that says so. */
+export function notSimilar(held: Inspection): ReadonlyMap<string, ReviewRecorded> {
+  const undone = new Set(held.reviews.map((review) => review.undoes).filter(Boolean));
+  const remarks = held.reviews.filter(
+    (review) => review.not_similar && !review.undoes && !undone.has(review.event_id),
+  );
+  return new Map(remarks.map((review) => [review.not_similar ?? "", review]));
+}
+
 /** What a person decided, where only a list is at hand too. */
 export function standingDecision(held: Inspection): Decision | null {
-  const said = held.reviews.some((review) => review.decision || review.undoes);
+  const said = held.reviews.some(
+    (review) => review.decision || (review.undoes && !review.not_similar),
+  );
   return said ? (standingReview(held)?.decision ?? null) : (held.listed?.decision ?? null);
 }
 

@@ -4,7 +4,7 @@ import { Problem } from "../api/problem";
 import type { Decision } from "../api/shapes";
 import type { ReviewRecorded } from "../generated/events";
 import { applyEvent, type Inspection } from "../record/inspection";
-import { machineState } from "../record/verdict";
+import { machineState, notSimilar } from "../record/verdict";
 import { images } from "./images.svelte";
 import { live } from "./live.svelte";
 import { site } from "./site.svelte";
@@ -73,6 +73,17 @@ class Acts {
       const answer = await api.review(last.imageId, { undoes: last.reviewId, reviewer });
       const held = images.get(last.imageId);
       if (held) this.#remember(held, { event_id: answer.event_id, undoes: last.reviewId, reviewer });
+    });
+  }
+
+  /** Remembers that a case is unlike the image; a second time takes it back. */
+  async toggleNotSimilar(held: Inspection, caseId: string): Promise<void> {
+    const reviewer = site.operator || null;
+    const remark = notSimilar(held).get(caseId);
+    const body = remark ? { undoes: remark.event_id, reviewer } : { not_similar: caseId, reviewer };
+    await this.#run(async () => {
+      const answer = await api.review(held.image_id, body);
+      this.#remember(held, { ...body, not_similar: caseId, event_id: answer.event_id });
     });
   }
 

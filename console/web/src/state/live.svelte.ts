@@ -27,7 +27,8 @@ class Live {
   /** Last sign of life before the feed went stale. */
   since = $state(Date.now());
   notice = $state.raw<Notice | null>(null);
-  brokerAway = $state(false);
+  /** By the server's clock; null while the broker answers. */
+  brokerAwaySince = $state<number | null>(null);
   /** Server clock minus this computer's, milliseconds. */
   serverAheadMs = $state(0);
   #session = new FeedSession(null, Date.now());
@@ -112,7 +113,7 @@ class Live {
     this.phase = this.#session.phase;
     this.since = this.#session.heardAt;
     this.notice = this.#session.notice;
-    this.brokerAway = this.#session.brokerAway;
+    this.brokerAwaySince = this.#session.brokerAwaySince;
     this.serverAheadMs = this.#session.serverAheadMs;
   }
 }

@@ -14,7 +14,11 @@ export interface HistoryEntry {
 function ofReview(review: ReviewRecorded): HistoryEntry {
   const base = { id: review.event_id, at: review.occurred_at };
   const who = review.reviewer ?? "";
+  if (review.undoes && review.not_similar) {
+    return { ...base, key: "history.similarAgain", values: { who } };
+  }
   if (review.undoes) return { ...base, key: "history.undone", values: { who } };
+  if (review.not_similar) return { ...base, key: "history.notSimilar", values: { who } };
   if (!review.decision) return { ...base, key: "history.acknowledged", values: { who } };
   return {
     ...base,
