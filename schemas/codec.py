@@ -17,6 +17,8 @@ from schemas.topics import TOPICS, topic_of
 
 # Kafka's own default limit for one message; anything larger holds pixels that belong in the store.
 MAX_VALUE_BYTES = 1_000_000
+_SPECVERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", b"application/json")
 _ABOUT_IMAGES = (ImageEvent, DeadLetter)
 
 
@@ -38,27 +40,20 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Mess
         traceparent: W3C trace context to carry on.
     """
     topic = topic_of(event)
-    headers = [
-        ("ce_specversion", b"1.0"),
+    headers = (
+        _SPECVERSION,
         ("ce_id", str(event.event_id).encode()),
         ("ce_type", event.type_name.encode()),
         ("ce_source", source.encode()),
         ("ce_time", event.occurred_at.isoformat().encode()),
-        ("content-type", b"application/json"),
-    ]
-    subject = _ce_subject(event)
-    if subject:
-        headers.append(("ce_subject", subject.encode()))
-    if traceparent:
-        headers.append(("traceparent", traceparent.encode()))
-    value = event.__pydantic_serializer__.to_json(event)
-    return Message(topic.name, topic.key(event).encode(), value, tuple(headers))
-
-
-def _ce_subject(event: Event) -> str | None:
+        _CONTENT_TYPE,
+    )
     if isinstance(event, _ABOUT_IMAGES) and event.subject:
-        return event.subject.image_id
-    return None
+        headers += (("ce_subject", event.subject.image_id.encode()),)
+    if traceparent:
+        headers += (("traceparent", traceparent.encode()),)
+    value = event.__pydantic_serializer__.to_json(event)
+    return Message(topic.name, topic.key(event).encode(), value, headers)
 
 
 def decode(record: Record) -> Event:
@@ -80,11 +75,12 @@ def decode(record: Record) -> Event:
         detail = f"{len(value)} bytes; put pixels into the store and publish their key"
         raise MalformedEventError("oversized_value", detail)
     try:
-        return topic.event.model_validate_json(value)
+        event: Event = topic.event.__pydantic_validator__.validate_json(value)
     except ValidationError as error:
         if topic.event is ImageUploaded:
             return _decode_sparse_upload(record, value, error)
         raise _as_malformed(error) from None
+    return event
 
 
 def _as_malformed(error: ValidationError) -> MalformedEventError:
