@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from schemas.dead_letters import DeadLetter
 from schemas.event import Event, ImageEvent, uploaded_event_id
 from schemas.images import ImageUploaded
-from schemas.message import Message, Record
+from schemas.message import Headers, Message, Record
 from schemas.subject import image_id
 from schemas.topics import TOPICS, topic_of
 
@@ -40,7 +40,7 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Mess
         traceparent: W3C trace context to carry on.
     """
     topic = topic_of(event)
-    headers = (
+    headers: Headers = (
         _SPECVERSION,
         ("ce_id", str(event.event_id).encode()),
         ("ce_type", event.type_name.encode()),
