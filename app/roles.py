@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from adapters.clock import SystemClock
 from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
+from app.garbage import calm_collector
 from app.logs import dump_tasks_on
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
@@ -80,11 +81,13 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
     made = await asyncio.to_thread(build_parts, kit)
     search = kit.settings.search
+    # On few cores the verdict goes first: similar cases are looked at after it.
+    settings = WorkerSettings(batch_size=8, compute_niceness=15)
     yield [
         made.products,
         made.cases,
         made.indexer,
-        Gate(kit.worker(EmbedStage(made.parts), WorkerSettings(batch_size=8)), made.products),
+        Gate(kit.worker(EmbedStage(made.parts), settings), made.products),
         HttpServer(
             "search",
             build_search_app(kit, made),
@@ -159,6 +162,7 @@ async def run_role(role: str, settings: Settings) -> int:
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)
         async with ROLES[role](kit) as services:
+            calm_collector()
             lag = LoopLag(telemetry)
 
             def not_ready() -> list[str]:

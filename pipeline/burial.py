@@ -8,13 +8,12 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
-from uuid import uuid5
 
 from pipeline.errors import StalledError
 from pipeline.sealing import reopen
 from pipeline.work import Work
 from schemas.dead_letters import DeadLetter, Origin
-from schemas.event import NAMESPACE, Event, ImageEvent, derived_event_id, origin_of
+from schemas.event import Event, ImageEvent, derived_event_id, name_based_id, origin_of
 from schemas.message import Record
 from schemas.replays import REPLAY_OF, REPLAY_RUN, is_replay_header
 
@@ -61,7 +60,7 @@ def _identity(stage: str, event: Event | None, record: Record) -> object:
     if event is not None:
         return derived_event_id(stage, event.event_id, place)
     digest = hashlib.sha256(record.value or b"").hexdigest()
-    return uuid5(NAMESPACE, f"{stage}:{digest}{place}")
+    return name_based_id(f"{stage}:{digest}{place}")
 
 
 def _about(event: Event | None) -> dict[str, object]:

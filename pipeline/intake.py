@@ -72,8 +72,12 @@ class Queues:
 
     def pop(self) -> Work | None:
         """Remove the next one, None when empty."""
-        work = self._priority.pop()
-        return self._backlog.pop() if work is None else work
+        if self._priority.fresh or self._priority.again:
+            return self._priority.pop()
+        backlog = self._backlog
+        if backlog.fresh and not backlog.again:  # nearly always
+            return backlog.fresh.popleft()
+        return backlog.pop()
 
     def remove(self, partition: Partition) -> list[Work]:
         """Remove and return all of one partition."""

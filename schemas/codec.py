@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from schemas.dead_letters import DeadLetter
 from schemas.event import Event, ImageEvent, uploaded_event_id
 from schemas.images import ImageUploaded
-from schemas.message import Message, Record
+from schemas.message import Headers, Message, Record
 from schemas.side_topics import carried_type
 from schemas.subject import image_id
 from schemas.topics import TOPICS, topic_of
 
 # Kafka's own default limit for one message; anything larger holds pixels that belong in the store.
 MAX_VALUE_BYTES = 1_000_000
+_SPECVERSION = ("ce_specversion", b"1.0")
+_CONTENT_TYPE = ("content-type", b"application/json")
 _ABOUT_IMAGES = (ImageEvent, DeadLetter)
 
 
@@ -39,27 +41,20 @@ def encode(event: Event, *, source: str, traceparent: str | None = None) -> Mess
         traceparent: W3C trace context to carry on.
     """
     topic = topic_of(event)
-    headers = [
-        ("ce_specversion", b"1.0"),
+    headers: Headers = (
+        _SPECVERSION,
         ("ce_id", str(event.event_id).encode()),
         ("ce_type", event.type_name.encode()),
         ("ce_source", source.encode()),
         ("ce_time", event.occurred_at.isoformat().encode()),
-        ("content-type", b"application/json"),
-    ]
-    subject = _ce_subject(event)
-    if subject:
-        headers.append(("ce_subject", subject.encode()))
-    if traceparent:
-        headers.append(("traceparent", traceparent.encode()))
-    value = event.__pydantic_serializer__.to_json(event)
-    return Message(topic.name, topic.key(event).encode(), value, tuple(headers))
-
-
-def _ce_subject(event: Event) -> str | None:
+        _CONTENT_TYPE,
+    )
     if isinstance(event, _ABOUT_IMAGES) and event.subject:
-        return event.subject.image_id
-    return None
+        headers += (("ce_subject", event.subject.image_id.encode()),)
+    if traceparent:
+        headers += (("traceparent", traceparent.encode()),)
+    value = event.__pydantic_serializer__.to_json(event)
+    return Message(topic.name, topic.key(event).encode(), value, headers)
 
 
 def decode(record: Record) -> Event:
@@ -82,11 +77,12 @@ def decode(record: Record) -> Event:
         detail = f"{len(value)} bytes; put pixels into the store and publish their key"
         raise MalformedEventError("oversized_value", detail)
     try:
-        return kind.model_validate_json(value)
+        event: Event = kind.__pydantic_validator__.validate_json(value)
     except ValidationError as error:
         if kind is ImageUploaded:
             return _decode_sparse_upload(record, value, error)
         raise _as_malformed(error) from None
+    return event
 
 
 def _as_malformed(error: ValidationError) -> MalformedEventError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import sha1
 from typing import Any, ClassVar
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from pydantic import Field
 
@@ -12,6 +13,10 @@ from schemas.subject import Subject, UtcDatetime, WireModel
 
 # Fixed for ever: changing it would give every replayed event a new identity.
 NAMESPACE = UUID("6f7c1b0e-6a52-5d7e-9d5b-6c1f5b1f0a11")
+_NAMESPACE_BYTES = NAMESPACE.bytes
+# Where RFC 4122 keeps version 5 and its own variant, among the 128 bits.
+_FREE_BITS = ~(0xF << 76 | 0x3 << 62)
+_VERSION_5 = 0x5 << 76 | 0x2 << 62
 
 
 class Event(WireModel):
@@ -50,19 +55,25 @@ class StageEvent(ImageEvent):
     timings_ms: dict[str, float] = Field(default_factory=dict)
 
 
+def name_based_id(name: str) -> UUID:
+    """As `uuid.uuid5(NAMESPACE, name)` in a third of its time: every event needs one."""
+    digest = sha1(_NAMESPACE_BYTES + name.encode(), usedforsecurity=False).digest()
+    return UUID(int=int.from_bytes(digest[:16]) & _FREE_BITS | _VERSION_5)
+
+
 def derived_event_id(stage: str, trigger_event_id: UUID, suffix: str = "") -> UUID:
     """Identity of what `stage` makes of a trigger: equal on every redelivery."""
-    return uuid5(NAMESPACE, f"{stage}:{trigger_event_id}{suffix}")
+    return name_based_id(f"{stage}:{trigger_event_id}{suffix}")
 
 
 def uploaded_event_id(image_id: str) -> UUID:
     """Identity of the upload event of an image, also where its publisher left it out."""
-    return uuid5(NAMESPACE, image_id)
+    return name_based_id(image_id)
 
 
 def act_event_id(idempotency_key: str) -> UUID:
     """Identity of a human act that was sent with an Idempotency-Key."""
-    return uuid5(NAMESPACE, f"act:{idempotency_key}")
+    return name_based_id(f"act:{idempotency_key}")
 
 
 def origin_of(event: ImageEvent) -> dict[str, object]:

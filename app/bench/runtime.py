@@ -27,6 +27,7 @@ from adapters.clock import SystemClock
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource
+from app.garbage import calm_collector
 from pipeline.errors import ConfigError
 from pipeline.telemetry import MetricName, NullTelemetry
 from pipeline.worker import Worker
@@ -295,9 +296,7 @@ async def bench_runtime(bootstrap: str, records: int = 50_000, rounds: int = 5) 
     """
     await _fill(bootstrap, records)
     thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 50)
+    calm_collector()  # as every role does
     found: list[dict[str, Run]] = []
     try:
         for number in range(rounds + 1):

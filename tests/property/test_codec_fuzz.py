@@ -1,11 +1,12 @@
 import json
 from pathlib import Path
+from uuid import uuid5
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.codec import MalformedEventError, decode
-from schemas.event import Event
+from schemas.event import NAMESPACE, Event, name_based_id
 from schemas.message import Record
 from schemas.topics import TOPICS
 
@@ -58,3 +59,11 @@ def test_a_damaged_upload_is_an_event_or_a_documented_error(
     event = _decode("images.uploaded", json.dumps(data).encode())
     if event is not None:
         assert event.event_id
+
+
+@settings(max_examples=300, deadline=None)
+@given(name=st.text())
+def test_the_id_of_a_name_is_the_standards_version_5(name: str) -> None:
+    found = name_based_id(name)
+    assert found == uuid5(NAMESPACE, name)
+    assert (found.version, found.variant) == (5, uuid5(NAMESPACE, name).variant)
