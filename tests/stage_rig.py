@@ -31,6 +31,7 @@ from app.roles import ROLES, Kit
 from app.serving import HttpServer
 from app.settings import Settings
 from pipeline.lifecycle import Service
+from pipeline.reporting import peek_nothing
 from pipeline.stage import Stage
 from pipeline.telemetry import NullTelemetry
 from pipeline.worker import Worker
@@ -73,6 +74,10 @@ class MemoryResources(Resources):
         """Open members of a group in memory."""
         return self.broker.open_source(f"lineside.{name}", topics)
 
+    def witness(self, name: str) -> Any:
+        """Look at a member from the broker's side."""
+        return self.broker.witness
+
 
 def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResources:
     """Everything in memory behind the same fields."""
@@ -80,6 +85,7 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
     memory: dict[str, Any] = {
         "connection": None,
         "open_reader": broker.open_reader,
+        "peek": peek_nothing,
         "sink": broker,
         "objects": MemoryObjects(),
         "database": None,
