@@ -9,7 +9,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
-from schemas.event import Event, ImageEvent
+from schemas.event import Event
 from schemas.message import Message, Position, Record, TopicPartition
 
 
@@ -263,41 +263,6 @@ class Outbox(Protocol):
 
     def lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only relay, and stay it until the context ends or the lease is lost."""
-        ...
-
-
-class OutboxBacklog(NamedTuple):
-    """What waits for the relay; `oldest_at` is None when nothing does."""
-
-    rows: int
-    oldest_at: datetime | None
-
-
-class OutboxKeeping(Protocol):
-    """What the outbox holds, and what it need not hold any longer."""
-
-    async def backlog(self) -> OutboxBacklog:
-        """Count the rows that wait."""
-        ...
-
-    async def prune(self, before: datetime, limit: int) -> int:
-        """Drop the oldest rows that were published before then; returns how many, 0 at the end."""
-        ...
-
-
-class Reservations(Protocol):
-    """Uploads that were begun and not finished: what the sweep mends."""
-
-    async def unfinished(self, before: datetime, limit: int) -> Sequence[ImageEvent]:
-        """Return the events given to `Outbox.reserve` before that time and still `storing`."""
-        ...
-
-    async def forget(self, image_id: str) -> None:
-        """Drop a row that is still `storing`; an accepted or unknown one is left alone."""
-        ...
-
-    def sweep_lease(self) -> AbstractAsyncContextManager[Lease]:
-        """Wait to be the only sweep (another lock than the relay's), and stay it."""
         ...
 
 

@@ -13,6 +13,7 @@ from pipeline.ports import Clock, EventSink, Lease, Outbox
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 2.0
+_ANOTHER_RELAYS_AFTER_S = 2.0
 
 
 class Relay:
@@ -42,21 +43,30 @@ class Relay:
         self._batch = batch
         self._news = asyncio.Event()
         self._trouble: str | None = None
+        self._waits_since_s: float | None = None
 
     def wake(self) -> None:
         """Tell that there are new rows; call it on the relay's event loop."""
         self._news.set()
 
     def not_ready(self) -> Sequence[str]:
-        """Say why rows wait, when they do."""
+        """Say why rows wait, when they do.
+
+        One who waits for the lease says nothing: another relay is at work, and speaks for itself.
+        """
+        since_s = self._waits_since_s
+        if since_s is not None and self._clock.monotonic() - since_s > _ANOTHER_RELAYS_AFTER_S:
+            return []
         return [self._trouble] if self._trouble else []
 
     async def run(self) -> None:
         """Relay until cancelled; what was published and not marked is published again."""
         failures = 0
         while True:
+            self._waits_since_s = self._clock.monotonic()
             try:
                 async with self._outbox.lease() as lease:
+                    self._waits_since_s = None
                     while True:
                         self._news.clear()
                         await self._drain(lease)
@@ -65,6 +75,7 @@ class Relay:
                         await self._wait_for_news()
             except TransientError as error:
                 # The lease goes too: if the database is what failed, the lock may be lost.
+                self._waits_since_s = None
                 failures += 1
                 self._trouble = f"relay: events wait in the outbox: {error}"
                 fields = {"action": "relay_waits", "failures": failures}

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from pipeline.errors import RefusedError, TransientError
-from pipeline.ports import Clock, OutboxBacklog, OutboxKeeping
+from pipeline.housekeeping import OutboxBacklog, OutboxKeeping
+from pipeline.ports import Clock
 from pipeline.telemetry import NullTelemetry, Telemetry
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from pipeline.errors import PoisonError, TransientError
-from pipeline.ports import BlobStore, Clock, Outbox, Reservations
+from pipeline.housekeeping import Reservations
+from pipeline.ports import BlobStore, Clock, Outbox
 from schemas.event import ImageEvent
 
 logger = logging.getLogger(__name__)

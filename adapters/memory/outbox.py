@@ -10,7 +10,8 @@ from itertools import accumulate
 
 from adapters.memory.tables import ImageRow, MemoryTables
 from pipeline.errors import ConflictError, DependencyDownError
-from pipeline.ports import OutboxBacklog, OutboxRow
+from pipeline.housekeeping import OutboxBacklog
+from pipeline.ports import OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
 from schemas.event import Event

@@ -19,7 +19,8 @@ from adapters.sql.summaries import refresh
 from adapters.sql.tables import images, outbox, products
 from adapters.sql.writing import write_state
 from pipeline.errors import ConflictError
-from pipeline.ports import Lease, OutboxBacklog, OutboxRow
+from pipeline.housekeeping import OutboxBacklog
+from pipeline.ports import Lease, OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
 from schemas.event import Event

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.ports import OutboxBacklog
+from pipeline.housekeeping import OutboxBacklog
 from pipeline.reconciling import Waiting
 from schemas.event import Event
 from schemas.message import Position

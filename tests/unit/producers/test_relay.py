@@ -150,3 +150,21 @@ async def test_a_relay_that_lost_its_lease_sends_nothing_more(rig: IngestRig) ->
         rig.outbox.relay_lease.is_lost = False
         await rig.clock.advance(20)
         assert sent[:2] == [2, 2]
+
+
+async def test_a_relay_that_waits_for_another_ones_end_is_no_reason_to_be_unready(
+    rig: IngestRig,
+) -> None:
+    await upload(rig, 1)
+    rig.broker.is_down = True
+    one = Relay(rig.outbox, rig.broker, clock=rig.clock, poll_s=0.01)
+    async with running(one):
+        await rig.clock.advance(0.01)
+        assert "outbox" in one.not_ready()[0]
+        # While it pauses, another one takes the lease, and keeps it.
+        async with rig.outbox.lease():
+            await rig.clock.advance(10)
+            assert one.not_ready() == []
+        rig.broker.is_down = False
+        await until_published(rig, 1)
+        assert one.not_ready() == []

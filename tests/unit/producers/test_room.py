@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from adapters.telemetry import PrometheusTelemetry
 from console.problems import install_problem_handlers
 from pipeline.errors import DependencyDownError, RefusedError
-from pipeline.ports import OutboxBacklog
+from pipeline.housekeeping import OutboxBacklog
 from producers.camera import Camera, Picture, SendOptions
 from producers.folder_watch import FolderWatcher, WatchOptions
 from producers.ingest import Capture, Ingest
