@@ -23,6 +23,7 @@ from schemas.event import Event
 from schemas.message import Record, TopicPartition
 
 _READ_LIMIT_S = 120.0
+_INDEX_LIMIT_S = 30.0
 _COLUMNS: Mapping[Table, tuple[str, ...]] = {
     images: ("upload_event_id", "image_id"),
     inspections: (
@@ -128,20 +129,26 @@ async def _status(http: httpx.AsyncClient, image_id: str) -> str:
     return str(answer.json()["status"]) if answer.status_code == 200 else "pending"
 
 
-async def read_index(url: str, picture: bytes) -> list[str]:
+async def read_index(url: str, picture: bytes, wanted: int) -> list[str]:
     """Return the case ids of the search index, one a vector, by looking for everything.
 
-    A vector that no search can name is called `unnamed`.
+    The index follows the log by itself: it gets half a minute to reach `wanted` cases. A vector
+    that no search can name is called `unnamed`.
 
     Raises:
         LinesideError: the search does not answer.
     """
     asked = {"k": "100", "min_similarity": "-1", "product": PRODUCT}
+    deadline = time.monotonic() + _INDEX_LIMIT_S
     async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+        while True:
+            status = await http.get("/v1/search/status")
+            vectors = int(status.json()["cases"].get(PRODUCT, 0)) if status.is_success else 0
+            if vectors == wanted or time.monotonic() > deadline:
+                break
+            await asyncio.sleep(0.5)
         answer = await http.post("/v1/search", data=asked, files={"file": ("x.jpg", picture)})
-        status = await http.get("/v1/search/status")
     if answer.status_code != 200 or status.status_code != 200:
         raise LinesideError(f"the search answers {answer.status_code}: {answer.text[:300]}")
     named = [str(row["case_id"]) for row in answer.json()["results"]]
-    vectors = int(status.json()["cases"].get(PRODUCT, 0))
     return named + ["unnamed"] * (vectors - len(named))

@@ -299,16 +299,22 @@ def find_index_faults(book: Book) -> Iterator[Violation]:
     """The search index holds each registered case once, and nothing else."""
     if book.facts.indexed is None:
         return
-    live: dict[str, bool] = {}
-    for _, case in book.of_type(CaseRegistered):
-        live[case.case_id] = not case.removed
-    wanted = {case_id for case_id, is_live in live.items() if is_live}
+    wanted = live_cases(book.facts.log)
     found = Counter(book.facts.indexed)
     for case_id in sorted(wanted - found.keys()):
         yield Violation("lost", f"case {case_id} is registered and not in the index")
     for case_id, count in found.items():
         if count > 1 or case_id not in wanted:
             yield Violation("double row", f"case {case_id} is {count} times in the index")
+
+
+def live_cases(log: Iterable[Entry]) -> set[str]:
+    """Return the cases that are registered and not withdrawn."""
+    is_live: dict[str, bool] = {}
+    for entry in log:
+        if isinstance(entry.event, CaseRegistered):
+            is_live[entry.event.case_id] = not entry.event.removed
+    return {case_id for case_id, live in is_live.items() if live}
 
 
 def summary(violations: Iterable[Violation]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 
 from app.chaos.collect import read_index, read_log, read_rows, read_statuses
 from app.chaos.facts import Facts, Sent
-from app.chaos.ledger import judge
+from app.chaos.ledger import judge, live_cases
 from app.chaos.load import STATIONS, Book, Saboteur, Station, open_http, review_some
 from app.chaos.poison import Poisoner
 from app.chaos.product import Taught, teach
@@ -32,7 +32,7 @@ Tell = Callable[[str], None]
 
 _TOLD_EVERY_S = 10.0
 _CATCH_UP_S = 60.0
-_REST_S = 180.0
+_REST_S = 300.0
 _READERS = ("embed", "anomaly", "llm", "record")
 
 
@@ -160,7 +160,7 @@ class _Run:
 
     # -- rest ------------------------------------------------------------------------------
     async def _rest(self) -> None:
-        """Wait until everything is answered, committed and shown, at most three minutes."""
+        """Wait until everything is answered, committed and shown, at most five minutes."""
         self.tell("coming to rest")
         began = time.monotonic()
         await self.striker.recovered()
@@ -207,7 +207,7 @@ class _Run:
             judgements=self.taught.judgements,
             planted=self.book.planted,
             commits=tuple(self.groups.commits),
-            indexed=await read_index(search, self.taught.pictures[0]),
+            indexed=await read_index(search, self.taught.pictures[0], len(live_cases(log))),
             feed=self.feed.facts(ends),
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.chaos.book import Kind
@@ -288,6 +288,7 @@ def test_the_summary_counts_each_kind_and_shows_examples() -> None:
 # -- histories as crashes make them ------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_redeliveries_with_equal_ids_are_no_violation(data: st.DataObject) -> None:
     """A killed worker publishes again what it had published since its last commit."""
@@ -301,6 +302,7 @@ def test_redeliveries_with_equal_ids_are_no_violation(data: st.DataObject) -> No
     assert judge(history.facts()) == []
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_event_goes_missing_is_missed(data: st.DataObject) -> None:
     history = clean_history()
@@ -310,6 +312,7 @@ def test_whatever_event_goes_missing_is_missed(data: st.DataObject) -> None:
     assert judge(history.facts()) != []
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_whatever_two_verdicts_change_places_are_noticed(data: st.DataObject) -> None:
     history = clean_history()

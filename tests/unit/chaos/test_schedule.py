@@ -4,7 +4,7 @@ from collections import Counter
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.chaos.schedule import SERVERS, WORKERS, Fault, Ground, plan
@@ -13,6 +13,7 @@ seeds = st.integers(0, 2**32 - 1)
 grounds = st.builds(Ground, st.sampled_from([1, 3]), st.sampled_from([SERVERS, (), ("objects",)]))
 
 
+@settings(deadline=None)
 @given(seeds, grounds)
 def test_the_seed_alone_repeats_a_schedule(seed: int, ground: Ground) -> None:
     assert plan(seed, 3, ground) == plan(seed, 3, ground)
@@ -23,6 +24,7 @@ def test_another_seed_is_another_schedule() -> None:
     assert len(schedules) == 20
 
 
+@settings(deadline=None)
 @given(seeds, grounds, st.integers(1, 12))
 def test_every_role_and_server_is_killed_in_every_minute(
     seed: int, ground: Ground, minutes: int
@@ -35,6 +37,7 @@ def test_every_role_and_server_is_killed_in_every_minute(
         assert hit.keys() == {*WORKERS, *ground.servers, "broker"}
 
 
+@settings(deadline=None)
 @given(seeds, st.integers(1, 12))
 def test_of_three_brokers_one_at_a_time_is_touched_and_gets_time_to_come_back(
     seed: int, minutes: int
@@ -45,6 +48,7 @@ def test_of_three_brokers_one_at_a_time_is_touched_and_gets_time_to_come_back(
         assert before.ends_s + rest_s <= after.at_s
 
 
+@settings(deadline=None)
 @given(seeds, grounds, st.floats(0.2, 5))
 def test_faults_come_in_order_and_within_the_run(seed: int, ground: Ground, minutes: float) -> None:
     faults = plan(seed, minutes, ground)
@@ -54,6 +58,7 @@ def test_faults_come_in_order_and_within_the_run(seed: int, ground: Ground, minu
     assert all(fault.lasts_s <= 15 for fault in faults)
 
 
+@settings(deadline=None)
 @given(seeds)
 def test_what_is_a_file_is_neither_killed_nor_cut_off(seed: int) -> None:
     targets = {fault.target for fault in plan(seed, 5, Ground(1, ()))}
