@@ -385,12 +385,16 @@ async def test_an_interrupted_command_stops_the_replay_and_says_how_to_go_on(
 
 
 async def test_every_replay_is_on_record(plant: Plant) -> None:
+    letters = await plant.letters(await plant.upload(keep=False), 2)
+    told = await plant.replay(letters["embed"], requested_by="choi", reason="a try")
+
     def pages() -> list[Any]:
         with Client(plant.running.url) as client:
             return list(client.pages("/v1/dead-letter-replays", "replays", limit=3))
 
-    runs = await asyncio.to_thread(pages)
-    assert len(runs) >= 8
-    for run in runs:
-        assert run["requested_by"]
+    runs = {run["replay_id"]: run for run in await asyncio.to_thread(pages)}
+    run = runs[told["replay_id"]]
+    assert (run["requested_by"], run["reason"], run["returned"]) == ("choi", "a try", 1)
+    assert run["chosen"] == {"ids": [letters["embed"]["event_id"]]}
+    for run in runs.values():
         assert run["letters"] == run["left"] + run["put_back"] + run["passed_over"]
