@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.kafka.admin import KafkaAdmin
-from pipeline.errors import ConfigError, ConflictError, PoisonError
+from pipeline.errors import ConfigError, ConflictError, DependencyDownError, PoisonError
 from pipeline.ports import BlobStore
 from schemas.side_topics import check_replay_name, replay_of, side_topic
 
@@ -18,6 +18,8 @@ Json = dict[str, Any]
 # What `diff` calls the answers of the running system.
 LIVE = "live"
 _OBJECTS = "replays/"
+# A broker on a busy machine may take longer than one answer's limit to make a topic.
+_TRIES = 3
 
 
 def objects_of(name: str) -> str:
@@ -64,18 +66,31 @@ class SideTopics:
         if append and (note := await self.note(name)) is not None:
             _check_same(name, note, plan)
             return {**plan, **note}
-        try:
-            await self.admin.create_topic(
-                side_topic(name), partitions=partitions, replication_factor=replication_factor
-            )
-        except ConflictError:
-            raise ConfigError(
-                f"there is a replay {name} already: choose another name, add to it with --append, "
-                f"or drop it with lineside replay remove {name}"
-            ) from None
+        await self._create(name, partitions, replication_factor)
         note = {"name": name, **plan, "created_at": datetime.now(UTC).isoformat(), "runs": []}
         await self.keep(note)
         return note
+
+    async def _create(self, name: str, partitions: int, replication_factor: int) -> None:
+        slow = False
+        for left in reversed(range(_TRIES)):
+            try:
+                await self.admin.create_topic(
+                    side_topic(name), partitions=partitions, replication_factor=replication_factor
+                )
+            except ConflictError:
+                if slow:  # the try before this one was slow, not lost
+                    return
+                raise ConfigError(
+                    f"there is a replay {name} already: choose another name, add to it with "
+                    f"--append, or drop it with lineside replay remove {name}"
+                ) from None
+            except DependencyDownError:
+                if not left:
+                    raise
+                slow = True
+            else:
+                return
 
     async def keep(self, note: Json) -> None:
         """Write a replay's note."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -105,3 +107,15 @@ async def test_a_commit_for_partitions_that_went_elsewhere_is_refused(log: Log) 
             with pytest.raises(TransientError):
                 await one.commit({lost: Commit(1)})
     assert records
+
+
+async def test_behind_a_backlog_no_partition_waits_until_another_is_empty(log: Log) -> None:
+    await log.fill(900, keys=60)
+    seen: Counter[int] = Counter()
+    deadline = time.monotonic() + 20
+    async with log.join("turns")(Listener()) as source:
+        while seen.total() < 200:
+            assert time.monotonic() < deadline
+            seen.update(record.partition for record in await source.poll(20, 0.2))
+    assert len(seen) == log.partitions
+    assert min(seen.values()) >= 40

@@ -260,6 +260,13 @@ async def test_an_older_revision_of_a_product_judges_again(scene: Scene) -> None
     assert {event.configuration_revision for event in scored} == {1}
 
 
+async def test_reports_can_be_written_on_the_verdicts_of_a_replay(scene: Scene) -> None:
+    summary = await scene.command.replay("told", "llm", topic="replays.beside", every=True)
+    assert summary["published"] == IMAGES
+    assert summary["silent"] == BAD  # dead letters are none of its business
+    assert summary["version"]["model"] == "extractive"
+
+
 async def test_times_and_offsets_choose_the_stretch(scene: Scene) -> None:
     command = scene.command
     now_ms = round(time.time() * 1000)
