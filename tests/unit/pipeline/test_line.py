@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ class Line:
         self.watch = LineWatch(MemoryArrivals(self.tables))
         self.sent = 0
 
-    def send(self, source: str | None, *seconds: float, **subject: object) -> None:
+    def send(self, source: str | None, *seconds: float, **subject: Any) -> None:
         for moment in seconds:
             self.sent += 1
             story = Story(f"P-{self.sent}", received_s=moment, source=source, **subject)
