@@ -27,7 +27,6 @@ from tests.plant import PRODUCT, draw_part
 from tests.story import START, Story
 
 CASES = 5
-HEATMAP = "heatmaps/page.png"
 
 
 def set_up_product(url: str) -> tuple[list[str], str]:
@@ -83,14 +82,15 @@ def results(subject: Subject, verdict: str, cases: Sequence[str], normal: str) -
     outline = ((120, 90), (200, 90), (200, 150), (120, 150))
     region = Region(x=120, y=90, width=80, height=60, area_px=420, score=2.4, outline=outline)
     is_bad = verdict != "OK"
+    fields = result_fields("anomaly", uploaded, now)
     scored = ImageScored(
-        **result_fields("anomaly", uploaded, now),
+        **fields,
         verdict=verdict,
         reason="above_threshold" if is_bad else "below_threshold",
         score=2.4 if is_bad else 0.7,
         threshold=1.0,
         map_threshold=0.9,
-        heatmap_key=HEATMAP,
+        heatmap_key=f"heatmaps/{fields['event_id']}.png",
         heatmap_scale=HeatmapScale(low=0.5, high=2.0, cell_px=8),
         regions=(region,) if is_bad else (),
         nearest_normal=NearestNormal(image_key=f"normals/{PRODUCT}/{normal}", distance=0.7),
@@ -123,11 +123,14 @@ def _report(scored: ImageScored, now: datetime) -> ImageExplained:
 
 
 async def write_results(settings: Settings, events: Sequence[Event]) -> None:
-    """Record them as the record stage would, and keep the heatmap that they name."""
+    """Record them as the record stage would, and keep the heatmaps that they name."""
     store = LocalObjects(settings.state_dir / "objects")
     out = io.BytesIO()
     Image.new("RGBA", (40, 30), (255, 200, 0, 128)).save(out, "PNG")
-    await store.put(HEATMAP, out.getvalue(), content_type="image/png")
+    for event in events:
+        if isinstance(event, ImageScored):
+            key = str(event.heatmap_key)
+            await store.put(key, out.getvalue(), content_type="image/png")
     store.close()
     async with open_database(settings.database_url) as database:
         await SqlInspections(database).save(events)

@@ -1,4 +1,4 @@
-"""`lineside manuals import|list|search`."""
+"""`lineside manuals import|list|search|ask`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 
 from app.cli.output import table
 from app.client import Client
+from consumers.llm.asking import Passage, answer
 from consumers.llm.manual_files import read_manual
 from consumers.llm.manuals import Chunk, chunk_manual
 from consumers.llm.retrieval import ManualIndex
@@ -107,6 +108,51 @@ def search(*, query: str, product: str, k: int, url: str | None, as_json: bool) 
             f"{hit.score:6.2f}  {hit.chunk.document} p. {hit.chunk.page}  "
             f"{' > '.join(hit.chunk.section)}\n        {hit.chunk.text}\n"
         )
+
+
+@manuals.command("ask")
+@click.argument("question")
+@click.option("--product", required=True)
+@_URL
+@_JSON
+def ask(*, question: str, product: str, url: str | None, as_json: bool) -> int:
+    """Answer QUESTION in the manuals' own words, with where they stand; 1 if they say nothing."""
+    with Client(url) as client:
+        chunks = [chunk for manual in _manuals_of(client, product) for chunk in manual]
+    tokenizer = choose_tokenizer()
+    passages = answer(ManualIndex(chunks, tokenizer), tokenizer, question)
+    if as_json:
+        told = [_passage_json(passage) for passage in passages]
+        click.echo(json.dumps({"kind": "extractive", "answer": told}, ensure_ascii=False))
+    elif passages:
+        for number, passage in enumerate(passages, start=1):
+            for sentence in passage.sentences:
+                click.echo(f"- {sentence} [{number}]")
+        click.echo("\nexcerpts of the manuals, word for word:")
+        for number, passage in enumerate(passages, start=1):
+            click.echo(f"[{number}] {_place(passage.chunk)}")
+    else:
+        missing = "has no manual yet" if not chunks else "has no manual that speaks of this"
+        hint = f"add one: lineside manuals import FILE --product {product}"
+        click.echo(f"{product} {missing}; {hint}", err=True)
+    return 0 if passages else 1
+
+
+def _place(chunk: Chunk) -> str:
+    revision = f", revision {chunk.revision}" if chunk.revision else ""
+    return f"{chunk.document}{revision}, p. {chunk.page}, {chunk.path}"
+
+
+def _passage_json(passage: Passage) -> dict[str, Any]:
+    chunk = passage.chunk
+    return {
+        "sentences": list(passage.sentences),
+        "document": chunk.document,
+        "revision": chunk.revision,
+        "page": chunk.page,
+        "section": chunk.path,
+        "manual_id": chunk.manual_id,
+    }
 
 
 def _manuals_of(client: Client, product: str) -> list[tuple[Chunk, ...]]:

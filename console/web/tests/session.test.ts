@@ -15,7 +15,7 @@ function returned(from: string, to: string, recovered = true): FeedSession {
   const session = new FeedSession(null, 0);
   session.receive(hello("0", "0"), 0);
   session.receive(heartbeat("0"), 5000);
-  session.closed(0);
+  session.closed(0, 1006, 0);
   session.receive(hello(from, to, recovered), 20_000);
   return session;
 }
@@ -99,11 +99,11 @@ test("a first connection is no return", () => {
 
 test("tries to reconnect grow apart up to a limit, and no two clients agree on them", () => {
   const session = new FeedSession(null, 0);
-  const delays = Array.from({ length: 8 }, () => session.closed(0.999));
+  const delays = Array.from({ length: 8 }, () => session.closed(0.999, 1006, 0));
   expect(delays[0]).toBeLessThanOrEqual(500);
   expect(delays[3]).toBeGreaterThan(delays[0] ?? 0);
   expect(Math.max(...delays)).toBeLessThanOrEqual(15_000);
-  expect(new FeedSession(null, 0).closed(0)).not.toBe(new FeedSession(null, 0).closed(0.9));
+  expect(new FeedSession(null, 0).closed(0, 1006, 0)).not.toBe(new FeedSession(null, 0).closed(0.9, 1006, 0));
 });
 
 test("a broker that is away shows in the heartbeat", () => {
@@ -115,4 +115,13 @@ test("a broker that is away shows in the heartbeat", () => {
   expect(session.brokerAwaySince).toBeNull();
   session.receive(heartbeat("1", { broker: "away" }), 3);
   expect(session.brokerAwaySince).toBe(3);
+});
+
+test("a server that waits for its broker says so when it closes", () => {
+  const session = new FeedSession(null, 0);
+  session.closed(0, 1013, 5);
+  session.closed(0, 1013, 9);
+  expect(session.brokerAwaySince).toBe(5);
+  session.closed(0, 1006, 12);
+  expect(session.brokerAwaySince).toBeNull();
 });

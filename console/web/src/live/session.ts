@@ -6,6 +6,8 @@ const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 15_000;
 /** A heartbeat after this long without an event ends catching up. */
 const QUIET_MS = 1000;
+/** Close code of a server that is there and waits for its broker. */
+const TRY_LATER = 1013;
 const REMEMBERED_IDS = 20_000;
 
 export type Phase = "connecting" | "live" | "stale";
@@ -167,8 +169,10 @@ export class FeedSession {
     if (now - this.heardAt >= STALE_AFTER_MS) this.phase = "stale";
   }
 
-  /** The connection is gone; returns the milliseconds until the next try. `random` in [0, 1). */
-  closed(random: number): number {
+  /** The connection is gone, with that close code; returns the milliseconds until the next try. `random` in [0, 1). */
+  closed(random: number, code: number, now: number): number {
+    if (code !== TRY_LATER) this.brokerAwaySince = null;
+    else this.brokerAwaySince ??= now + this.serverAheadMs;
     this.catchingUp = false;
     this.#wasLive = true;
     if (this.phase === "live") this.phase = "connecting";

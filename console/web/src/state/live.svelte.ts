@@ -6,6 +6,8 @@ import { images } from "./images.svelte";
 const POSITION = "lineside.feed-position";
 /** Close code of the feed for a first message that it cannot serve. */
 const BAD_REQUEST = 4000;
+/** What browsers report of a connection that ended without a word. */
+const GONE = 1006;
 const POSITION_USABLE_MS = 15 * 60_000;
 
 interface Stored {
@@ -70,14 +72,14 @@ class Live {
     socket.onclose = (event) => {
       if (this.#socket !== socket) return;
       if (event.code === BAD_REQUEST) this.#session.positionRefused(Date.now());
-      this.#reconnect();
+      this.#reconnect(event.code);
     };
   }
 
-  #reconnect(): void {
+  #reconnect(code: number): void {
     this.#socket = null;
     if (this.#stopped) return;
-    const delay = this.#session.closed(Math.random());
+    const delay = this.#session.closed(Math.random(), code, Date.now());
     this.#retry = setTimeout(() => this.#connect(), delay);
     this.#show();
   }
@@ -99,7 +101,7 @@ class Live {
       // A half-open connection may never report its end: leave it and start anew.
       this.#socket.onmessage = null;
       this.#socket.close();
-      this.#reconnect();
+      this.#reconnect(GONE);
     }
     this.#show();
   }
