@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Generic, TypeVar
 
@@ -71,16 +72,17 @@ class Lanes(Generic[T]):
 
 async def spread(items: Iterable[T], work: Callable[[T], Awaitable[None]], width: int) -> None:
     """Await `work` for every item, at most `width` at once."""
-    rest = list(items)
+    rest = deque(items)
     if len(rest) == 1:
-        await work(rest[0])
+        await work(rest.popleft())
         return
-    queue = iter(rest)
 
-    async def lane() -> None:
-        for one in queue:
-            await work(one)
+    async def lane(further: int) -> None:
+        # It starts when this one waits on something, and finds nothing left if none ever does.
+        if further and len(rest) > 1:
+            group.create_task(lane(further - 1))
+        while rest:
+            await work(rest.popleft())
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(min(width, len(rest))):
-            group.create_task(lane())
+        group.create_task(lane(width - 1))

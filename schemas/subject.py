@@ -27,7 +27,7 @@ class WireModel(BaseModel):
 
 def to_utc(moment: datetime) -> datetime:
     """Return the same instant with UTC as its zone."""
-    return moment.astimezone(UTC)
+    return moment if moment.tzinfo is UTC else moment.astimezone(UTC)
 
 
 def check_product_code(code: str) -> str:
