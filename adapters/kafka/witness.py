@@ -54,9 +54,20 @@ class KafkaWitness:
         except TimeoutError:
             if pulse.is_weak:
                 raise DependencyDownError("kafka", "this process was too busy to hear it") from None
+            if await self._any_answers():
+                # The cluster gives its partitions to others; no other member could do better now.
+                raise DependencyDownError("kafka", "a broker of several says nothing") from None
             return _SILENT
         except (errors.KafkaError, OSError) as error:
             raise DependencyDownError("kafka", f"looking at {self._group}: {error!r}") from error
+
+    async def _any_answers(self) -> bool:
+        """Whether one of several brokers is there although another one held the look up."""
+        addresses = self._connection.bootstrap_servers.split(",")
+        if len(addresses) == 1:
+            return False
+        asked = (_answers(self._connection, one, self._answer_limit_s) for one in addresses)
+        return any(await asyncio.gather(*asked))
 
     async def _look(self, member: EventSource | None) -> WitnessView:
         async with _clients(self._connection) as (admin, reader):
@@ -156,6 +167,22 @@ async def _clients(
         with contextlib.suppress(errors.KafkaError, OSError):
             await admin.close()
         await stop_quietly(reader, 1.0)
+
+
+async def _answers(connection: KafkaConnection, address: str, limit_s: float) -> bool:
+    """Whether this one broker says anything at all."""
+    only = AIOKafkaAdminClient(
+        **connection.client_options() | {"bootstrap_servers": address.strip()}
+    )
+    try:
+        async with asyncio.timeout(limit_s):
+            await only.start()
+    except (errors.KafkaError, TimeoutError, OSError):
+        return False
+    finally:
+        with contextlib.suppress(errors.KafkaError, OSError):
+            await only.close()
+    return True
 
 
 async def _knock(bootstrap_servers: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -110,6 +111,24 @@ async def test_a_broker_that_is_away_is_told_from_one_that_says_nothing() -> Non
     port = mute.sockets[0].getsockname()[1]
     witness = KafkaWitness(KafkaConnection(f"127.0.0.1:{port}"), "g", answer_limit_s=1.0)
     assert await witness(None) == WitnessView(answers=False)
+    mute.close()
+    for writer in taken:
+        writer.close()
+        await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_one_silent_broker_of_several_is_no_silence(kafka: str) -> None:
+    taken: list[asyncio.StreamWriter] = []
+    mute = await asyncio.start_server(lambda _, writer: taken.append(writer), "127.0.0.1", 0)
+    port = mute.sockets[0].getsockname()[1]
+    both = KafkaConnection(f"127.0.0.1:{port},{kafka}")
+    witness = KafkaWitness(both, "nobody", answer_limit_s=1.0)
+    looks = 0
+    # Each look knocks once; the client then takes the addresses in any order.
+    while len(taken) <= looks:
+        looks += 1
+        with contextlib.suppress(DependencyDownError):
+            assert (await witness(None)).answers
     mute.close()
     for writer in taken:
         writer.close()
