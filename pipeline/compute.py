@@ -39,8 +39,8 @@ class InlineCompute:
 class ComputeThread:
     """A daemon thread: one that hangs in a model cannot keep the process from ending.
 
-    It and the threads that a model starts from it give way to all event loops of the machine:
-    where cores are few, a model that fills them all would delay each hop of each image.
+    With a niceness it and the threads that a model starts from it give way to the rest of the
+    machine: where cores are few, a model that fills them all delays each hop of each image.
     """
 
     def __init__(self, name: str, niceness: int = 0) -> None:
