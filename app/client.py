@@ -18,7 +18,7 @@ Json = dict[str, Any]
 
 # Files sent in one request: few enough to show progress, many enough to be fast.
 FILES_PER_REQUEST = 8
-_RETRIED = {429, 503}
+_RETRIED = {429, 503, 507}
 _GIVE_UP_S = 60.0
 
 
@@ -35,7 +35,7 @@ def default_url() -> str:
 
 
 class Client:
-    """One connection. Overload (429, 503) is waited out as the server asks, for a minute.
+    """One connection. Overload (429, 503, 507) is waited out as the server asks, for a minute.
 
     Raises:
         ConfigError: nobody listens at `url`.
