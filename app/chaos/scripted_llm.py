@@ -86,6 +86,7 @@ def random_token() -> str:
 class ScriptedLlm:
     """The server. `mode` may change at any time; `modes` is used up first, one per answer.
 
+    `pace_s` passes before each piece of any answer, as a model's tokens take their time.
     `disconnects` counts clients that left before the end of an answer.
     """
 
@@ -97,6 +98,7 @@ class ScriptedLlm:
     requests: list[Request] = field(default_factory=list)
     disconnects: int = 0
     port: int = 0
+    pace_s: float = 0.0
     _server: asyncio.Server | None = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
@@ -238,8 +240,8 @@ class ScriptedLlm:
         if mode == "slow":
             await asyncio.sleep(0.4)
         for piece in pieces:
-            if mode == "slow":
-                await asyncio.sleep(0.1)
+            if pause_s := 0.1 if mode == "slow" else self.pace_s:
+                await asyncio.sleep(pause_s)
             yield json.dumps(_chat_chunk(self.model, piece) if chat else _token_event(piece))
         if mode in ("die", "stall", "cut"):
             return

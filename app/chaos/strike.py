@@ -22,9 +22,9 @@ from app.chaos.schedule import WORKERS, Fault
 from app.chaos.system import System
 from app.chaos.watch import GroupWatch
 
-_AIM_LIMIT_S = 8.0
+_AIM_LIMIT_S = 15.0
 _AIM_POLL_S = 0.05
-_TRIES = 2
+_TRIES = 3
 _RECOVERY_LIMIT_S = 180.0
 _STAGES = ("anomaly", "embed", "llm", "record")
 

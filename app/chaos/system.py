@@ -30,6 +30,8 @@ from app.up import Running, free_port, running_system
 
 PARTITIONS = 3
 _BUCKET = "lineside"
+# A report takes a second or two, so that a kill can come in the middle of one.
+_PACE_S = 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ async def open_system(
         }
         for name, server in servers.items():
             proxies[name].aim(server.port)
-        llm = await stack.enter_async_context(ScriptedLlm())
+        llm = await stack.enter_async_context(ScriptedLlm(pace_s=_PACE_S))
         proxies["llm-server"].aim(llm.port)
 
         def advertise(node: Node) -> int:

@@ -67,6 +67,7 @@ async def test_no_trouble_of_the_language_model_holds_a_verdict_or_buries_a_repo
             troubled = await _upload(http, 0, len(TROUBLES))
             await _until(http, "scored", troubled)
             views = await _until(http, "explained", troubled)
+            assert server.modes == [], "every trouble was met"
             await server.stop()
             refused = await _upload(http, 100, 3)
             views += await _until(http, "explained", refused)
@@ -79,8 +80,8 @@ async def test_no_trouble_of_the_language_model_holds_a_verdict_or_buries_a_repo
     assert sum(held.end for held in buried.values()) == 0
     assert all(view["scored"]["verdict"] in {"NG", "REVIEW"} for view in views)
     assert all(view["dead_letters"] == [] for view in views)
+    # What the server did not write, the manual's own sentences did.
     kinds = [view["explained"]["report"]["kind"] for view in views]
-    assert "extractive" in kinds
-    degraded = {view["explained"]["report"]["degraded"] for view in views}
-    assert degraded >= {"llm_away", "llm_refused"}
+    assert kinds.count("extractive") >= len(refused)
+    assert all(view["explained"]["report"]["degraded"] for view in views)
     assert [view["explained"]["report"]["kind"] for view in healed] == ["model", "model"]
