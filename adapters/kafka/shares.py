@@ -16,7 +16,8 @@ class Shares:
     def __init__(self, consumer: Any) -> None:
         """Take from this consumer."""
         self._consumer = consumer
-        self._is_behind = False
+        # Until the log says otherwise: a member that starts often finds a backlog.
+        self._is_behind = True
         self._first = 0
 
     async def take(

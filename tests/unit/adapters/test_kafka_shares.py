@@ -41,8 +41,7 @@ async def test_behind_a_backlog_every_partition_gets_its_turn(size: int) -> None
             assert rows == list(range(taken[place], taken[place] + len(rows)))
             taken[place] += len(rows)
     assert min(taken.values()) > 0
-    # The first take is the client's own: only a full one tells that there is a backlog.
-    assert max(taken.values()) - min(taken.values()) <= 2 * size
+    assert max(taken.values()) - min(taken.values()) <= size
 
 
 async def test_everything_is_taken_and_an_idle_consumer_is_asked_once_a_poll() -> None:
