@@ -6,7 +6,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from adapters.clock import SystemClock
 from adapters.health import HealthServer
@@ -69,6 +69,10 @@ class Kit:
         )
 
 
+# A member takes turns between its partitions poll by poll: where an image takes a tenth of a
+# second, polls of 500 would let those of one partition age for a minute behind the others.
+_SLOW_WORK = WorkerSettings(poll_records=32, buffer_records=64)
+
 Builder = Callable[[Kit], AbstractAsyncContextManager[Sequence[Service]]]
 
 
@@ -82,7 +86,7 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     made = await asyncio.to_thread(build_parts, kit)
     search = kit.settings.search
     # On few cores the verdict goes first: similar cases are looked at after it.
-    settings = WorkerSettings(batch_size=8, compute_niceness=15)
+    settings = replace(_SLOW_WORK, batch_size=8, compute_niceness=15)
     yield [
         made.products,
         made.cases,
@@ -106,7 +110,7 @@ async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     from consumers.anomaly.stage import AnomalyStage  # noqa: PLC0415 - as above
 
     made = await asyncio.to_thread(build_parts, kit)
-    eights = WorkerSettings(batch_size=8)
+    eights = replace(_SLOW_WORK, batch_size=8)
     yield [
         made.products,
         made.banks,
@@ -122,7 +126,7 @@ async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
 
     made = build_parts(kit)
-    slots = WorkerSettings(slots=kit.settings.llm.slots)
+    slots = replace(_SLOW_WORK, slots=kit.settings.llm.slots)
     worker = Gate(kit.worker(LlmStage(made.parts), slots), made.products, made.manuals)
     yield [made.products, made.manuals, *made.services, worker]
 
