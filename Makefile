@@ -6,7 +6,7 @@ PYTEST := $(BIN)/python -m pytest
 # Folders of `make test`; `.ci/run` adds chaos and e2e.
 TESTS ?= tests/unit tests/property tests/contract tests/scenario tests/integration tests/models tests/architecture
 
-.PHONY: help install dev web demo clean-demo test check format bench docs lock
+.PHONY: help install dev web demo clean-demo test prove check format bench docs lock
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ clean-demo: ## remove what the demo keeps
 
 test: dev web ## all tests that need no service of their own
 	@$(PYTEST) $(TESTS)
+
+prove: dev web ## show that guarantees hold and that their tests can fail (G="G3 G7"; all without)
+	@$(BIN)/python -m tests.prove $(G)
 
 check: dev web ## format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check --quiet .
