@@ -176,7 +176,7 @@ def _no_picture(chance: random.Random, _: bytes) -> Planted:
 
 def _half(chance: random.Random, picture: bytes) -> Planted:
     data = picture[: int(len(picture) * chance.uniform(0.3, 0.7))]
-    return _planted("half an object", data, _reference(data), "corrupt_image")
+    return _planted("half an object", data, _reference(data), "truncated_image")
 
 
 def _orphan(chance: random.Random, picture: bytes) -> Planted:
