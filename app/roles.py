@@ -13,6 +13,7 @@ from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
 from app.garbage import calm_collector
 from app.logs import dump_tasks_on
+from app.priority import take_place
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
 from pipeline.guard import GuardedOpenSource
@@ -162,6 +163,7 @@ ROLES: dict[str, Builder] = {
 async def run_role(role: str, settings: Settings) -> int:
     """Run one role until it is told to stop; returns the exit code."""
     dump_tasks_on(signal.SIGUSR1)
+    take_place(role)
     telemetry = PrometheusTelemetry()
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)
