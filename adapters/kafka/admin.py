@@ -171,7 +171,9 @@ class KafkaAdmin:
         for place, (start, end) in ranges.items():
             row = committed.get(ClientPartition(*place))
             offset = row.offset if row is not None and row.offset >= 0 else None
-            rows.append(Lag(place, offset, end, end - (start if offset is None else offset)))
+            behind = end - (start if offset is None else offset)
+            # The group may have gone past the end since that was read.
+            rows.append(Lag(place, offset, end, max(0, behind)))
         return sorted(rows, key=lambda row: -row.lag_records)
 
     async def committed(self, group: str, topics: Collection[str]) -> dict[TopicPartition, int]:

@@ -51,6 +51,7 @@ from app.resources import open_store
 from app.samples.split import split
 from app.settings import Settings, WebSettings
 from app.up import Running, free_port, running_system
+from pipeline.errors import DependencyDownError
 from pipeline.steady_reader import SteadyOpenReader
 from schemas.codec import decode, encode
 from schemas.event import uploaded_event_id
@@ -259,12 +260,13 @@ class _Watch:
         while True:
             now = time.monotonic()
             self.elapsed_s = now - began
-            for stage in self.stages:
-                self.samples[stage].append(await self._look(stage))
-            lag = sum(self.samples[stage][-1].lag_records for stage in self.stages)
+            if await self._look_at_all():
+                lag = sum(self.samples[stage][-1].lag_records for stage in self.stages)
+            else:
+                lag = left or -1  # unknown: it neither moved nor ended
             if lag != left:
                 left, moved_at = lag, now
-            if now - shown_at >= _SHOW_EVERY_S or not lag:
+            if lag >= 0 and (now - shown_at >= _SHOW_EVERY_S or not lag):
                 shown_at = now
                 self._show()
             if not lag:
@@ -273,6 +275,17 @@ class _Watch:
                 self.faults.append(f"nothing moved for {_STUCK_AFTER_S:.0f} s at a lag of {lag}")
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
+
+    async def _look_at_all(self) -> bool:
+        """Sample every stage; False where a busy broker did not answer in time."""
+        try:
+            looks = {stage: await self._look(stage) for stage in self.stages}
+        except DependencyDownError as error:
+            self.say(f"no sample: {error}")
+            return False
+        for stage, sample in looks.items():
+            self.samples[stage].append(sample)
+        return True
 
     async def _look(self, stage: str) -> Sample:
         rows = await self.admin.lag(f"lineside.{stage}", triggers_of(stage))
