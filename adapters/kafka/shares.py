@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from aiokafka import errors
+
 
 class Shares:
     """Takes from a consumer's buffers.
@@ -19,11 +21,15 @@ class Shares:
         # Until the log says otherwise: a member that starts often finds a backlog.
         self._is_behind = True
         self._first = 0
+        self._next_error: errors.KafkaError | None = None
 
     async def take(
         self, places: Sequence[Any], max_records: int, timeout_s: float
     ) -> dict[Any, list[Any]]:
         """Return records by partition, in log order; waits up to `timeout_s` for the first."""
+        error, self._next_error = self._next_error, None
+        if error is not None:
+            raise error
         if self._is_behind and len(places) > 1:
             shared = await self._take_shares(places, max_records)
             if shared:
@@ -43,6 +49,13 @@ class Shares:
         for place in (*places[first:], *places[:first]):
             if left < 1:
                 break
-            batches |= await self._consumer.getmany(place, max_records=min(share, left))
+            try:
+                batches |= await self._consumer.getmany(place, max_records=min(share, left))
+            except errors.KafkaError as error:
+                # What others gave has left the client: lost now, nothing would ever bring it again.
+                if not batches:
+                    raise
+                self._next_error = error
+                break
             left -= len(batches.get(place, ()))
         return batches

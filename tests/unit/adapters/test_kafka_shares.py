@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiokafka import errors
 
 from adapters.kafka.shares import Shares
 
@@ -12,6 +13,7 @@ class Client:
 
     def __init__(self, **counts: int) -> None:
         self.buffers = {name: list(range(count)) for name, count in counts.items()}
+        self.errors: dict[str, Exception] = {}
         self.calls = 0
 
     async def getmany(self, *places: str, max_records: int, timeout_ms: int = 0) -> dict[str, Any]:
@@ -19,6 +21,8 @@ class Client:
         self.calls += 1
         found: dict[str, Any] = {}
         for place in places:
+            if place in self.errors and not found:
+                raise self.errors.pop(place)
             rows = self.buffers[place][:max_records]
             if rows:
                 del self.buffers[place][: len(rows)]
@@ -54,3 +58,13 @@ async def test_everything_is_taken_and_an_idle_consumer_is_asked_once_a_poll() -
     before = client.calls
     assert await shares.take("abc", 10, 0.1) == {}
     assert client.calls == before + 1
+
+
+async def test_an_error_of_one_partition_loses_nothing_that_another_gave() -> None:
+    client = Client(a=4, b=4)
+    client.errors["b"] = errors.NoOffsetForPartitionError("b")
+    shares = Shares(client)
+    assert await shares.take("ab", 2, 0.1) == {"a": [0]}
+    with pytest.raises(errors.NoOffsetForPartitionError):
+        await shares.take("ab", 2, 0.1)
+    assert await shares.take("ab", 2, 0.1) == {"a": [1], "b": [0]}
