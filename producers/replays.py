@@ -23,6 +23,9 @@ _MOST_AT_ONCE = 20
 _PAUSE_S = 5.0
 # How long the log may take to hand out one record that lies in it.
 _FETCH_S = 10.0
+# Value, key and headers of one message that every log takes. The relay sends in order: a row that
+# the log refuses would hold up all later ones, new images among them.
+_LARGEST_BYTES = 1_024_000
 
 
 class ReplayRunner:
@@ -110,11 +113,12 @@ class ReplayRunner:
         headers = replay_headers(
             record.headers, letter_id=letter_id, run_id=replay_id, stage=letter.stage
         )
+        message = Message(record.topic, record.key, record.value, headers)
+        if _size_bytes(message) > _LARGEST_BYTES:
+            return PutBack(letter_id, passed_over="too_large")
         event = reopen(record)
         answer_id = None if event is None else answer_to(letter.stage, event.event_id)
-        return PutBack(
-            letter_id, Message(record.topic, record.key, record.value, headers), answer_id
-        )
+        return PutBack(letter_id, message, answer_id)
 
     async def _fetch(self, letter: DeadLetter) -> Record | None:
         """Read a record where it first lay; None when the log holds it no more."""
@@ -139,3 +143,8 @@ class ReplayRunner:
             if records := await source.poll(1, 1.0):
                 return records
         return ()
+
+
+def _size_bytes(message: Message) -> int:
+    headers = sum(len(name) + len(content) for name, content in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

@@ -79,10 +79,10 @@ def letters(count: int) -> list[DeadLetter]:
     ]
 
 
-async def _large(rig: Rig) -> DeadLetter:
+async def _large(rig: Rig, value: bytes = LARGE) -> DeadLetter:
     """A record of the log that is too large for its letter."""
     rig.broker.append(Message("images.uploaded", b"S1", b"before"), partition=1)
-    rig.broker.append(Message("images.uploaded", b"S1", LARGE, (("x-a", b"\xff"),)), partition=1)
+    rig.broker.append(Message("images.uploaded", b"S1", value, (("x-a", b"\xff"),)), partition=1)
     record = rig.broker.log("images.uploaded")[1][1]
     letter = bury(record, "embed", reason="schema")
     assert letter.origin.omitted == ("value",)
@@ -114,6 +114,14 @@ async def test_what_a_letter_could_not_keep_is_read_from_its_place_in_the_log() 
     assert (done.message.value, done.message.key) == (LARGE, b"S1")
     assert done.message.headers[0] == ("x-a", b"\xff")
     assert done.message.headers[-1] == ("x-replay-stage", b"embed")
+
+
+async def test_a_record_that_the_log_would_not_take_again_is_passed_over_by_name() -> None:
+    rig = Rig(one=1000.0)
+    rig.work.letters["one"] = [await _large(rig, b"x" * 1_023_950)]
+    await rig.run()
+    assert [done.passed_over for _, _, done in rig.work.done] == ["too_large"]
+    assert rig.work.done[0][2].message is None
 
 
 async def test_a_record_that_the_log_holds_no_more_is_passed_over_by_name() -> None:
