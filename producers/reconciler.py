@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from pipeline.errors import StalledError, TransientError
+from pipeline.errors import LinesideError
 from pipeline.ports import Clock, EventSink, Lease
 from pipeline.reconciling import (
     STAGES_ASKED,
@@ -108,7 +108,8 @@ class Reconciler:
                     while True:
                         await self.tick(lease)
                         await self._ports.clock.sleep(self._pace.tick_s)
-            except (TransientError, StalledError) as error:
+            except LinesideError as error:
+                # Refused questions as well: mending what is rare must not end who takes images.
                 self._rounds.clear()
                 fields = {"action": "reconciler_waits", "reason": str(error)}
                 logger.warning("lost images cannot be looked for now", extra=fields)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 
-from pipeline.errors import StalledError, TransientError
+from pipeline.errors import LinesideError, StalledError, TransientError
 from pipeline.letters import PutBack, ReplayWork, answer_to, is_whole, record_of
 from pipeline.ports import Clock, DescribeLog, EventSource, OpenReader
 from pipeline.sealing import reopen
@@ -71,7 +71,8 @@ class ReplayRunner:
                     while True:
                         self._news.clear()
                         await self._wait(await self.step())
-            except TransientError as error:
+            except LinesideError as error:
+                # Refused questions as well: a replay that waits must not end who takes images.
                 fields = {"action": "replay_waits", "reason": str(error)}
                 logger.warning("dead letters cannot be put back now", extra=fields)
                 await self._clock.sleep(_PAUSE_S)

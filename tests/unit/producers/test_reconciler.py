@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -14,7 +15,7 @@ from adapters.memory.outbox import MemoryLease, MemoryOutbox
 from adapters.memory.tables import MemoryTables
 from adapters.memory.unanswered import MemoryUnanswered
 from adapters.telemetry import PrometheusTelemetry
-from pipeline.errors import DependencyDownError
+from pipeline.errors import ConfigError, DependencyDownError
 from pipeline.reconciling import STAGES_ASKED, LogProgress, group_of, outputs_of
 from producers.reconciler import Reconciler, ReconcilerPace, ReconcilerPorts
 from schemas.codec import decode
@@ -33,9 +34,12 @@ class Log:
     end: dict[str, int] = field(default_factory=dict)
     position: dict[tuple[str, str], int] = field(default_factory=dict)
     asked: int = 0
+    refuses: bool = False
 
     async def __call__(self, groups: Mapping[str, Collection[str]]) -> LogProgress:
         self.asked += 1
+        if self.refuses:
+            raise ConfigError("Kafka refuses the credentials")
         positions: dict[str, dict[TopicPartition, int]] = {group: {} for group in groups}
         for (group, topic), offset in self.position.items():
             positions[group][TopicPartition(topic, 0)] = offset
@@ -290,3 +294,17 @@ async def test_a_reconciler_that_lost_its_lease_publishes_nothing(rig: Rig) -> N
     with pytest.raises(DependencyDownError):
         await rig.ticks(5)
     assert rig.brought_back() == []
+
+
+async def test_a_cluster_that_refuses_to_tell_ends_no_role(rig: Rig) -> None:
+    await rig.accept(Story())
+    rig.log.read_all()
+    rig.log.refuses = True
+    task = asyncio.create_task(rig.reconciler.run())
+    await rig.clock.advance(20)
+    assert not task.done()
+    rig.log.refuses = False
+    await rig.clock.advance(40)
+    assert len(rig.brought_back()) == 1
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
 
+import pytest
+
 from adapters.memory.broker import MemoryBroker
 from adapters.memory.clock import VirtualClock
+from pipeline.errors import ConfigError, LinesideError, StalledError
 from pipeline.letters import PutBack
 from pipeline.ports import LogExtent
 from producers.replays import ReplayRunner
@@ -50,6 +54,7 @@ class Rig:
         self.broker = MemoryBroker(self.clock, partitions=2)
         self.work = Scripted(self.clock, rates)
         self.lost = 0
+        self.refusal: LinesideError | None = None
         self.runner = ReplayRunner(
             self.work, self.broker.open_reader, self.describe, clock=self.clock
         )
@@ -57,6 +62,8 @@ class Rig:
 
     async def describe(self, topics: Collection[str]) -> LogExtent:
         """What the log holds, but for what it has lost."""
+        if self.refusal is not None:
+            raise self.refusal
         logs = {
             TopicPartition(topic, number): len(log)
             for topic in topics
@@ -141,3 +148,18 @@ async def test_another_record_in_the_place_of_a_lost_one_is_not_taken_for_it() -
     rig.work.letters["one"] = [large.model_copy(update={"origin": stranger})]
     await rig.run()
     assert [done.passed_over for _, _, done in rig.work.done] == ["record_gone"]
+
+
+@pytest.mark.parametrize("refusal", [StalledError("not authorized"), ConfigError("refused")])
+async def test_a_log_that_refuses_to_answer_makes_a_replay_wait(refusal: LinesideError) -> None:
+    rig = Rig(one=1000.0)
+    rig.work.letters["one"] = [await _large(rig)]
+    rig.refusal = refusal
+    task = asyncio.create_task(rig.runner.run())
+    await rig.clock.advance(1)
+    assert not task.done()
+    rig.refusal = None
+    await rig.clock.advance(10)
+    assert [done.passed_over for _, _, done in rig.work.done] == [None]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
