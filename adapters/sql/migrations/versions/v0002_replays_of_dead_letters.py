@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -14,6 +15,10 @@ down_revision = "0001"
 
 # As the events' ids were derived when this version was made.
 _NAMESPACE = UUID("6f7c1b0e-6a52-5d7e-9d5b-6c1f5b1f0a11")
+_PAGE = sa.text(
+    "SELECT event_id, stage, payload FROM dead_letters "
+    "WHERE event_id > :last ORDER BY event_id LIMIT 100"
+)
 _TEXTS = ("product",)
 _IDS = ("answer_id", "replay_of", "returned_as", "resolved_by")
 _TIMES = ("replayed_at", "resolved_at")
@@ -50,9 +55,16 @@ def downgrade() -> None:
 
 
 def _fill() -> None:
+    """Page by page: a letter may be a megabyte, and there may be a hundred thousand."""
     connection = op.get_bind()
-    known = list(connection.execute(sa.text("SELECT event_id, stage, payload FROM dead_letters")))
-    for event_id, stage, payload in known:
+    last = ""
+    while page := connection.execute(_PAGE, {"last": last}).all():
+        _fill_page(connection, page)
+        last = page[-1].event_id
+
+
+def _fill_page(connection: sa.Connection, page: Sequence[Any]) -> None:
+    for event_id, stage, payload in page:
         letter: dict[str, Any] = json.loads(payload) if isinstance(payload, str) else payload
         trigger = letter.get("trigger_event_id")
         answer = trigger
