@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aiokafka import errors
-from aiokafka.conn import create_conn
+from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.helpers import create_ssl_context
 from aiokafka.protocol.metadata import MetadataRequest
 
@@ -165,8 +165,8 @@ async def leave(consumer: Any) -> None:
 async def explain_refusal(connection: KafkaConnection, error: Exception) -> LinesideError:
     """Tell refused credentials from a broker that is away; a client's bootstrap says neither."""
     where = f"Kafka at {connection.bootstrap_servers}"
-    for address in connection.bootstrap_servers.split(","):
-        reason = await _knock(connection, address.strip())
+    for host, port, _ in collect_hosts(connection.bootstrap_servers):
+        reason = await _knock(connection, host, port)
         if reason is not None:
             return ConfigError(
                 f"{where} {reason}; check LINESIDE_KAFKA__SECURITY_PROTOCOL, __SASL_MECHANISM, "
@@ -179,13 +179,12 @@ async def explain_refusal(connection: KafkaConnection, error: Exception) -> Line
     )
 
 
-async def _knock(connection: KafkaConnection, address: str) -> str | None:
+async def _knock(connection: KafkaConnection, host: str, port: int) -> str | None:
     """Return how a broker that is there refuses us, None when it is away or lets us in."""
-    host, _, port = address.rpartition(":")
     options = connection.client_options()
     del options["bootstrap_servers"]
     try:
-        opened = await create_conn(host, int(port), **options, request_timeout_ms=5000)
+        opened = await create_conn(host, port, **options, request_timeout_ms=5000)
         try:
             # Connecting is not enough: a broker that wants a password says so only now.
             await opened.send(MetadataRequest([]))
@@ -194,7 +193,7 @@ async def _knock(connection: KafkaConnection, address: str) -> str | None:
     except (errors.KafkaConnectionError, ConnectionResetError, BrokenPipeError):
         # A broker that wants a password listens until it is spoken to; a proxy whose broker is
         # gone, or a broker that is just dying, hangs up by itself.
-        return "hangs up before it says a word" if await _listens(host, int(port)) else None
+        return "hangs up before it says a word" if await _listens(host, port) else None
     except (errors.KafkaError, ValueError) as refusal:
         return f"refuses the credentials ({refusal})"
     except ssl.SSLError as refusal:

@@ -12,6 +12,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, errors
 from aiokafka import TopicPartition as ClientPartition
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.conn import collect_hosts
 from aiokafka.coordinator.protocol import ConsumerProtocol
 
 from adapters.kafka.connection import KafkaConnection, as_stalled, stop_quietly
@@ -192,11 +193,10 @@ async def _knock(bootstrap_servers: str) -> None:
         DependencyDownError: no address takes a connection.
     """
     reason: Exception | None = None
-    for address in bootstrap_servers.split(","):
-        host, _, port = address.strip().rpartition(":")
+    for host, port, _ in collect_hosts(bootstrap_servers):
         try:
             async with asyncio.timeout(_CONNECT_LIMIT_S):
-                _, writer = await asyncio.open_connection(host, int(port))
+                _, writer = await asyncio.open_connection(host, port)
         except (OSError, TimeoutError) as error:
             reason = error
         else:

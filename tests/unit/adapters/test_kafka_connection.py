@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from adapters.kafka.connection import KafkaConnection, explain_refusal
+from adapters.kafka.witness import KafkaWitness
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError
 from tests.services import until
 
@@ -46,3 +49,12 @@ async def test_a_broker_that_hangs_up_on_what_we_say_wants_other_credentials() -
     error = await explained(hang_up_when_spoken_to)
     assert isinstance(error, ConfigError)
     assert "LINESIDE_KAFKA__SECURITY_PROTOCOL" in str(error)
+
+
+@pytest.mark.parametrize("servers", ["broker.invalid", "[::1]:1", "[::1]:1, broker.invalid"])
+async def test_addresses_are_read_as_clients_read_them(servers: str) -> None:
+    """Without a port, Kafka's own is meant; a colon may be part of an address."""
+    connection = KafkaConnection(servers)
+    assert isinstance(await explain_refusal(connection, OSError("gone")), DependencyDownError)
+    with pytest.raises(DependencyDownError, match="no connection"):
+        await KafkaWitness(connection, "lineside.embed")(None)
