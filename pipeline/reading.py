@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.committing import Committer
@@ -13,6 +13,7 @@ from pipeline.errors import DependencyDownError
 from pipeline.ports import Clock, EventSource
 from pipeline.telemetry import Telemetry
 from pipeline.waiting import within
+from pipeline.work import Partition
 from pipeline.worker_settings import WorkerSettings
 from schemas.message import Record, TopicPartition
 
@@ -58,12 +59,26 @@ class Reader:
                 self.telemetry.gauge("partitions_paused", count, stage=self.dispatch.stage)
             records = await self._poll(source, flow)
             if records:
+                owned = dict(self.dispatch.partitions)
                 await self.committer.open_journals(records)
-                self.dispatch.admit(records)
+                self.dispatch.admit(self._still_ours(records, owned))
                 flow.note_load()
                 self.telemetry.count("records_polled", len(records), stage=self.dispatch.stage)
                 # A backlogged poll returns without giving others a turn.
                 await asyncio.sleep(0)
+
+    def _still_ours(
+        self, records: Sequence[Record], owned: Mapping[TopicPartition, Partition]
+    ) -> Sequence[Record]:
+        """Leave out what was read before a rebalance: its partition begins anew further back."""
+        now = self.dispatch.partitions
+        if now == owned:  # nearly always
+            return records
+        return [
+            record
+            for record in records
+            if now.get(record.topic_partition) is owned.get(record.topic_partition)
+        ]
 
     async def _poll(self, source: EventSource, flow: _Flow) -> Sequence[Record]:
         try:
