@@ -73,9 +73,10 @@ class Watchdog:
 
     def committing(self, now: float) -> None:
         """Note that a commit was asked for."""
-        self._asked_at = now
-        if self._mute_since is None:
+        # A commit that was given up long ago and never repeated says nothing about this one.
+        if self._mute_since is None or now - self._asked_at > self._policy.patience_s:
             self._mute_since = now
+        self._asked_at = now
 
     def committed(self) -> None:
         """Note that a commit was answered; a refusal is an answer."""

@@ -123,6 +123,14 @@ def test_a_commit_that_is_refused_is_answered() -> None:
         assert life.live(WELL, 15) is None
 
 
+def test_a_commit_given_up_long_ago_does_not_make_the_next_one_late() -> None:
+    life = Life()
+    life.dog.committing(life.now - 3)
+    assert life.live(WELL, 600) is None
+    life.dog.committing(life.now)
+    assert life.live(WELL, POLICY.look_every_s) is None
+
+
 def test_an_outage_starts_every_count_anew() -> None:
     life = Life()
     assert life.live(WAITING, 19) is None
