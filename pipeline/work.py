@@ -132,6 +132,9 @@ class Partition:
         """Take a record in; None if this generation has it already."""
         if not self.tracker.admit(record.offset):
             return None
+        if self.tracker.unfinished == 1:  # all before it is settled: their times tell nothing more
+            self._appended.clear()
+            self._second = -1
         if record.timestamp_ms // 1000 != self._second:
             self._second = record.timestamp_ms // 1000
             self._appended.append((record.offset, record.timestamp_ms))
