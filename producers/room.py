@@ -63,6 +63,7 @@ class Room:
         self._backlog = OutboxBacklog(0, None)
         self._free: int | None = None
         self._next_prune_s = 0.0
+        self._next_look_s = 0.0
 
     def not_ready(self) -> Sequence[str]:
         """Say why uploads are refused, when they are."""
@@ -106,9 +107,9 @@ class Room:
                 if self._clock.monotonic() >= self._next_prune_s:
                     self._next_prune_s = self._clock.monotonic() + _PRUNE_EVERY_S
                     await self.prune()
-            except TransientError as error:
+            except (TransientError, OSError) as error:  # a disk that went away has no size
                 fields = {"action": "room_unknown", "reason": str(error)}
-                logger.warning("outbox cannot be looked at now", extra=fields)
+                logger.warning("outbox or disk cannot be looked at now", extra=fields)
             await self._clock.sleep(_LOOK_EVERY_S)
 
     async def look(self) -> None:
@@ -116,7 +117,9 @@ class Room:
 
         Raises:
             DependencyDownError: `database`, away.
+            OSError: the disk does not tell.
         """
+        self._next_look_s = self._clock.monotonic() + _LOOK_EVERY_S
         was_refused = self._refusal() is not None
         self._free = await asyncio.to_thread(self._free_bytes)
         self._telemetry.gauge("disk_free_bytes", self._free)
@@ -135,12 +138,15 @@ class Room:
 
         Raises:
             DependencyDownError: `database`, away.
+            OSError: the disk does not tell.
         """
         before = self._clock.now() - timedelta(seconds=self._limits.keep_s)
         dropped = 0
         while count := await self._keeping.prune(before, _PRUNE_ROWS):
             dropped += count
             await self._clock.sleep(0.05)  # uploads come first
+            if self._clock.monotonic() >= self._next_look_s:  # a million rows take minutes
+                await self.look()
         if dropped:
             logger.info("old outbox rows dropped", extra={"action": "pruned", "rows": dropped})
         return dropped

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -158,6 +159,55 @@ async def test_published_rows_are_pruned_and_a_database_outage_is_survived(
     assert await rig.outbox.prune(datetime.now(UTC) + timedelta(hours=9), 10) == 0
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_the_disk_is_watched_while_a_long_history_is_pruned(rig: Rig) -> None:
+    class Old:
+        left = 300
+
+        async def backlog(self) -> OutboxBacklog:
+            return OutboxBacklog(0, None)
+
+        async def prune(self, before: datetime, limit: int) -> int:
+            assert before < rig.clock.now()
+            self.left -= 1
+            return limit if self.left > 0 else 0
+
+    old = Old()
+    room = Room(old, lambda: rig.free, clock=rig.clock, limits=LIMITS)
+    task = asyncio.create_task(room.run())
+    await pass_time_until(rig, lambda: old.left < 300)
+    rig.free = 1
+    await pass_time_until(rig, lambda: bool(room.not_ready()))
+    assert old.left > 0
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_disk_that_cannot_be_asked_ends_no_role(rig: Rig) -> None:
+    is_gone = True
+
+    def free_bytes() -> int:
+        if is_gone:
+            raise FileNotFoundError("unmounted")
+        return 1
+
+    room = Room(rig.outbox, free_bytes, clock=rig.clock, limits=LIMITS)
+    task = asyncio.create_task(room.run())
+    await pass_time_until(rig, lambda: rig.clock.monotonic() > 5)
+    assert not task.done()
+    is_gone = False
+    await pass_time_until(rig, lambda: bool(room.not_ready()))
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def pass_time_until(rig: Rig, condition: Callable[[], bool]) -> None:
+    """Let time pass until then; the disk is looked at in a thread."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.001)
+            await rig.clock.advance(0.05)
 
 
 async def test_a_camera_waits_out_every_kind_of_overload_and_drops_nothing(rig: Rig) -> None:
