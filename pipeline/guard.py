@@ -276,7 +276,12 @@ class _Look:
             return self._watchdog.judge(asked.result(), now)
         except DependencyDownError:
             self._watchdog.away()
-            return None
+        except (Exception, asyncio.CancelledError):
+            # Whatever ails the one who looked, the member may be well and has work to do; a client
+            # may also have been cancelled by its own library.
+            logger.exception("group member cannot be looked at", extra={"action": "witness_failed"})
+            self._watchdog.away()
+        return None
 
     async def at_once(self) -> Symptom | None:
         """Ask without a member, and wait for the answer.

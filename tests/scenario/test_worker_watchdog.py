@@ -9,6 +9,7 @@ import pytest
 
 from pipeline.errors import DependencyDownError, StalledError
 from pipeline.guard import GuardedOpenSource
+from pipeline.ports import EventSource, WitnessView
 from pipeline.telemetry import MetricName, NullTelemetry
 from pipeline.watchdog import WatchPolicy
 from pipeline.worker import Worker
@@ -35,11 +36,17 @@ class WatchedRig(Rig):
     def __init__(self, *, partitions: int = 2) -> None:
         super().__init__(partitions=partitions)
         self.telemetry = Counting()
+        self.blindness: BaseException | None = None
+
+    async def look(self, member: EventSource | None) -> WitnessView:
+        if self.blindness is not None:
+            raise self.blindness
+        return await self.broker.witness(member)
 
     def watched(self, stage: ScriptedStage, settings: WorkerSettings = INLINE) -> Worker:
         source = GuardedOpenSource(
             self.broker.open_source(GROUP, (IN,)),
-            self.broker.witness,
+            self.look,
             self.clock,
             self.telemetry,
             stage.name,
@@ -167,6 +174,20 @@ async def test_a_member_without_partitions_in_a_stable_group_is_no_freeze() -> N
         rig.send_parts("a")
         await rig.until(rig.all_committed)
         await rig.clock.advance(1200)
+        rig.send_parts("b")
+        await rig.until(rig.all_committed)
+    assert rig.rebuilds == 0
+    assert rig.outputs() == ["a", "b"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), asyncio.CancelledError()])
+async def test_a_witness_that_fails_ends_no_worker_that_is_well(error: BaseException) -> None:
+    rig = WatchedRig(partitions=1)
+    rig.blindness = error
+    rig.send_parts("a")
+    async with rig.running(rig.watched(ScriptedStage())) as task:
+        await rig.clock.advance(60)
+        assert not task.done()
         rig.send_parts("b")
         await rig.until(rig.all_committed)
     assert rig.rebuilds == 0
