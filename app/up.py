@@ -139,7 +139,7 @@ async def running_system(
         supervisor = Supervisor(state_dir, variables)
         stack.push_async_callback(supervisor.stop)
         if broker is not None:
-            keeper = asyncio.create_task(_keep_broker(broker), name="keep-broker")
+            keeper = asyncio.create_task(keep_broker(broker), name="keep-broker")
             stack.push_async_callback(_cancel, keeper)
         shutil.rmtree(state_dir / "roles", ignore_errors=True)
         for role in roles:
@@ -183,7 +183,7 @@ async def _broker(
     return broker, broker.bootstrap_servers, "embedded Apache Kafka"
 
 
-async def _keep_broker(broker: EmbeddedBroker) -> None:
+async def keep_broker(broker: EmbeddedBroker) -> None:
     """Start the broker again when it dies; the roles wait for it meanwhile."""
     while True:
         try:
@@ -193,7 +193,7 @@ async def _keep_broker(broker: EmbeddedBroker) -> None:
             logger.warning("the broker died and is started again", extra=fields)
         try:
             await broker.revive()
-        except ConfigError as error:
+        except (ConfigError, OSError) as error:  # a full disk, for one, which gets room again
             fields = {"action": "broker_stays_away", "reason": str(error)}
             logger.warning("the broker does not start", extra=fields)
             await asyncio.sleep(BROKER_RETRY_S)

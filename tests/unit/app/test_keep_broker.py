@@ -1,0 +1,51 @@
+"""The embedded broker is started again until it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from typing import Any
+
+import pytest
+
+import app.up
+from app.up import keep_broker
+from pipeline.errors import ConfigError, StalledError
+
+
+class Broker:
+    """Dead until the third try."""
+
+    def __init__(self) -> None:
+        self.troubles: list[Exception] = [
+            OSError(errno.ENOSPC, "No space left on device"),
+            ConfigError("the embedded broker did not start"),
+        ]
+        self.is_up = asyncio.Event()
+
+    async def wait_died(self) -> None:
+        if self.is_up.is_set():
+            await asyncio.Future()
+        raise StalledError("ended with code 1")
+
+    async def revive(self) -> None:
+        if self.troubles:
+            raise self.troubles.pop(0)
+        self.is_up.set()
+
+
+async def test_a_broker_is_started_again_also_after_the_disk_was_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app.up, "BROKER_RETRY_S", 0.0)
+    broker: Any = Broker()
+    task = asyncio.create_task(keep_broker(broker))
+    done, _ = await asyncio.wait(
+        {task, asyncio.create_task(broker.is_up.wait())},
+        timeout=10,
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    assert broker.is_up.is_set(), done
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
