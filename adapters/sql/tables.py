@@ -105,7 +105,7 @@ images = Table(
     Index("images_by_verdict", "verdict", "received_at", "image_id"),
     Index("images_by_status", "status", "received_at", "image_id"),
     Index("images_by_lot", "lot_id", "received_at", "image_id"),
-    Index("images_by_source", "source", "received_at"),
+    Index("images_by_source", "source", "is_quiet", "received_at"),
     # Holds all that `GET /v1/stats` reads, so that counting never touches the rows.
     Index(
         "images_counted", "received_at", "received_slot", "state", "product", "verdict", "lot_id"
