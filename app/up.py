@@ -231,12 +231,11 @@ async def wait_ready(
 
 async def _not_ready(client: httpx.AsyncClient, state_dir: Path, url: str, role: str) -> str | None:
     try:
-        if role == "web":
-            target = f"{url}/ready"
-        else:
-            note = json.loads((state_dir / "roles" / f"{role}.json").read_text("utf-8"))
-            target = f"{note['health_url']}/ready"
-        answer = await client.get(target)
+        note = json.loads((state_dir / "roles" / f"{role}.json").read_text("utf-8"))
+        answer = await client.get(f"{note['health_url']}/ready")
+        if answer.status_code == 200 and role == "web":
+            # Its port opens on its own; of its paths only this one asks for no token.
+            answer = await client.get(f"{url}/health")
         if answer.status_code == 200:
             return None
         return ", ".join(map(str, answer.json().get("reasons", ()))) or "not ready"

@@ -75,9 +75,8 @@ async def _collect(settings: Settings) -> dict[str, Any]:
         outbox = await _outbox(client, _read(state / "roles" / "web.json").get("health_url"))
         for name, role in noted.items():
             alive = bool(role["pid"]) and psutil.pid_exists(role["pid"])
-            health = (
-                url if name == "web" else _read(state / "roles" / f"{name}.json").get("health_url")
-            )
+            # Not the page's own address: where tokens are set, it would ask for one.
+            health = _read(state / "roles" / f"{name}.json").get("health_url")
             reasons = await _reasons(client, health) if alive else ["not running"]
             measured = await _measured(client, health) if alive else {}
             roles[name] = {
