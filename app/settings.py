@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_origin
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from pipeline.errors import ConfigError
+
+# Settings whose values no message may show; a database's address holds a password.
+_CONFIDENTIAL = ("KEY", "SECRET", "PASSWORD", "TOKEN", "DATABASE__URL")
 
 
 class Section(BaseModel):
@@ -199,11 +202,29 @@ def read_settings() -> Settings:
         return Settings().check_exposure()
     except ValidationError as error:
         raise ConfigError("; ".join(_one_line(item) for item in error.errors())) from None
+    except SettingsError as error:
+        raise ConfigError(_unreadable(str(error))) from None
+
+
+def _unreadable(message: str) -> str:
+    """Say which settings are lists; the library names only the section, never the value."""
+    names = [
+        f"LINESIDE_{section}__{name}".upper()
+        for section, field in Settings.model_fields.items()
+        if f'"{section}"' in message and isinstance(field.default, Section)
+        for name, entry in type(field.default).model_fields.items()
+        if get_origin(entry.annotation) is tuple
+    ]
+    if not names:
+        return f"{message}; set its fields one by one, see docs/settings.md"
+    return f'{" and ".join(names)}: write a list as JSON, such as ["one", "two"]'
 
 
 def _one_line(item: object) -> str:
     assert isinstance(item, dict)
     name = "LINESIDE_" + "__".join(str(part).upper() for part in item["loc"])
-    value = item.get("input")
-    shown = "" if "SECRET" in name or "PASSWORD" in name or "TOKENS" in name else f"={value}"
+    if item["type"] == "extra_forbidden":
+        # Its value is not shown: a credential under a mistyped name is one still.
+        return f"{name}: there is no such setting; docs/settings.md lists them"
+    shown = "" if any(word in name for word in _CONFIDENTIAL) else f"={item.get('input')}"
     return f"{name}{shown}: {item['msg']}"
