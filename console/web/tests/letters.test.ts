@@ -49,3 +49,9 @@ test("content is shown as what it is", () => {
   expect(view.contentText({ encoding: "json", data: { a: 1 }, size_bytes: 7 })).toBe('{\n  "a": 1\n}');
   expect(view.contentText({ encoding: "base64", data: "/9g=", size_bytes: 2 })).toBe("/9g=");
 });
+
+test("a dead letter is explained in words also beside its part", () => {
+  expect(view.troubleOf("object_missing")).toContain("다시 촬영");
+  expect(view.troubleOf("retries_exhausted")).toBe(view.whyOf("retries_exhausted"));
+  expect(view.troubleOf("retries_exhausted")).not.toContain("retries");
+});

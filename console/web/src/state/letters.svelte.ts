@@ -46,6 +46,10 @@ export function spanOf(choice: LetterChoice, now: number): LetterSpan {
   };
 }
 
+/** Whether a filter beside the state leaves letters out. */
+export const isNarrowed = ({ stage, reason, product, hours }: LetterChoice): boolean =>
+  Boolean(stage || reason || product || hours);
+
 /** How many letters the counts tell of, in one state or in all. */
 export function countOf(
   counts: readonly LetterCount[],

@@ -9,6 +9,11 @@ export function whyOf(reason: string): string {
   return `letters.why.${reason}` in ko ? tSlug("letters.why", reason) : tSlug("reason", reason);
 }
 
+/** The same beside a part, where the words also tell the operator what to do, if there are such. */
+export function troubleOf(reason: string): string {
+  return `reason.${reason}` in ko ? tSlug("reason", reason) : whyOf(reason);
+}
+
 /** What to do about it. */
 export function fixOf(letter: Pick<Letter, "reason" | "is_replayable">): string {
   if (!letter.is_replayable) return t("letters.fix.state_topic");
