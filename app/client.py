@@ -38,7 +38,7 @@ class Client:
     """One connection. Overload (429, 503, 507) is waited out as the server asks, for a minute.
 
     Raises:
-        ConfigError: nobody listens at `url`.
+        ConfigError: nobody listens at `url`, or somebody else.
         RefusedError: the server refuses, with its own words on what to do.
     """
 
@@ -60,7 +60,11 @@ class Client:
     def call(self, method: str, path: str, **arguments: Any) -> Json:
         """Send one request and return its JSON."""
         answer = self._request(method, path, **arguments)
-        return dict(answer.json()) if answer.content else {}
+        try:
+            return dict(answer.json()) if answer.content else {}
+        except (TypeError, ValueError):
+            message = f"what answers at {self.url} is no Lineside; set LINESIDE_URL, or --url"
+            raise ConfigError(message) from None
 
     def download(self, path: str) -> bytes:
         """Return the bytes of a file."""
@@ -163,6 +167,8 @@ def _refusal(answer: httpx.Response) -> RefusedError:
         for item in problem.get("errors") or ():
             detail += f"; {item.get('field')}: {item.get('message')}"
         slug = str(problem.get("slug", "http_error"))
+        if answer.status_code == 401:
+            detail = "a token is needed; set LINESIDE_TOKEN to one of the server's"
     except ValueError:
         detail, slug = answer.text[:200] or answer.reason_phrase, "http_error"
     return RefusedError(answer.status_code, slug, detail)

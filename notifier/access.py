@@ -207,8 +207,14 @@ def _too_many() -> Reply:
 
 
 def _problem(status: int, slug: str, detail: str, *headers: tuple[str, str]) -> Reply:
-    problem = {"type": f"/problems/{slug}", "title": slug.replace("_", " "), "status": status}
-    return Reply(status, headers, json.dumps({**problem, "detail": detail}).encode())
+    problem = {
+        "type": f"/problems/{slug}",
+        "slug": slug,
+        "title": slug.replace("_", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+    }
+    return Reply(status, headers, json.dumps(problem).encode())
 
 
 async def _answer(scope: Scope, send: Send, reply: Reply) -> None:

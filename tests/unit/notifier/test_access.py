@@ -63,6 +63,7 @@ async def test_without_a_token_only_health_answers(browse: Open) -> None:
     assert refused.headers["www-authenticate"] == "Bearer"
     assert refused.headers["content-type"] == "application/problem+json"
     assert "/login" in refused.json()["detail"]
+    assert refused.json()["slug"] == "token_needed"
 
 
 async def test_a_bearer_token_opens(browse: Open) -> None:
