@@ -15,9 +15,9 @@ _COMMANDS = {
     "up": ("app.cli.processes", "Every role on this machine; a role that dies is started again."),
     "worker": ("app.cli.processes", "One role: web, embed, anomaly, llm or record."),
     "broker": ("app.cli.processes", "The embedded Apache Kafka alone."),
-    "status": ("app.cli.status", "Roles, processes, lag."),
+    "status": ("app.cli.status", "Roles, processes, lag, what is held or away."),
     "doctor": ("app.cli.doctor", "One real round trip per dependency, and what to do."),
-    "topics": ("app.cli.topics", "Create and list the topics."),
+    "topics": ("app.cli.topics", "Topics: apply, list, reset-group."),
     "schemas": ("app.cli.schemas", "The contract as files."),
     "import": ("app.cli.importing", "A plant's data folder in one go."),
     "images": ("app.cli.images", "Send pictures."),
@@ -26,7 +26,10 @@ _COMMANDS = {
     "cases": ("app.cli.cases", "Past cases: import, list, search."),
     "manuals": ("app.cli.manuals", "Manuals: import, search, ask."),
     "dead-letters": ("app.cli.dead_letters", "What a stage could not settle: list, show, replay."),
-    "replay": ("app.cli.replay", "A stretch of a topic through another version; list, diff."),
+    "replay": (
+        "app.cli.replay",
+        "A stretch of a topic through another version; diff, list, remove.",
+    ),
     "bench": ("app.cli.bench", "The figures that the documents claim."),
 }
 

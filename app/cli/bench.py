@@ -74,10 +74,13 @@ def latency(*, rate: float, count: int, as_json: bool) -> int:
 
 
 @bench.command("chaos")
-@click.option("--minutes", default=2.0, show_default=True, type=click.FloatRange(min=0.2))
+@click.option("--minutes", default=2.0, show_default=True, type=click.FloatRange(min=0.2),
+              help="How long faults go on; learning and coming to rest take longer.")  # fmt: skip
 @click.option("--seed", type=click.IntRange(0, 2**32 - 1), help="A random one by default.")
-@click.option("--brokers", default="1", show_default=True, type=click.Choice(["1", "3"]))
-@click.option("--rate", default=1.5, show_default=True, type=click.FloatRange(0.1, 20))
+@click.option("--brokers", default="1", show_default=True, type=click.Choice(["1", "3"]),
+              help="Nodes of Kafka; of three one is killed at a time.")  # fmt: skip
+@click.option("--rate", default=1.5, show_default=True, type=click.FloatRange(0.1, 20),
+              help="Images a second, of all cameras together.")  # fmt: skip
 @_JSON
 def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_json: bool) -> int:
     """Random faults against a whole system under load, and whether anything was lost by them.
@@ -113,7 +116,8 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
 
 
 @bench.command("backlog")
-@click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=20))
+@click.option("--images", default=10_000, show_default=True, type=click.IntRange(min=20),
+              help="How many pile up.")  # fmt: skip
 @click.option("--stages", default="anomaly,embed,record", show_default=True, help="What drains it.")
 @click.option("--taken", "rate", default=1.0, show_default=True, type=click.FloatRange(min=0.01),
               help="Images a second that came in while the stages stood still.")  # fmt: skip

@@ -4,43 +4,30 @@ from __future__ import annotations
 
 import getpass
 import json
-import re
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import click
 
+from app.cli.moments import Moment
 from app.cli.output import progress_bars, table
 from app.client import Client, Json
 from pipeline.errors import RefusedError
+from schemas.subject import rfc3339_ms
 
 _URL = click.option("--url", help="Where Lineside listens; the local one by default.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _POLL_S = 0.3
-_UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 
 
-class Moment(click.ParamType):
-    """A time of day of this machine's zone, or how long ago."""
-
-    name = "time"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | None:
-        """Return RFC 3339 UTC; fails with what is understood."""
-        ago = re.fullmatch(r"(\d{1,6})([mhd])", value)
-        if ago:
-            length = timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-            return (datetime.now(UTC) - length).isoformat()
-        try:
-            return datetime.fromisoformat(value).astimezone(UTC).isoformat()
-        except ValueError:
-            self.fail(f"{value!r} is no time; write 2026-11-26T08:00, 30m, 8h or 7d", param, ctx)
+def _as_sent(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Return a time as HTTP takes it."""
+    del context, option
+    return rfc3339_ms(value) if isinstance(value, datetime) else value
 
 
 def _filters(command: Any) -> Any:
@@ -50,12 +37,23 @@ def _filters(command: Any) -> Any:
             ("--stage", "Buried by this stage: embed, anomaly, llm, record, bank-build.", str),
             ("--reason", "Buried for this reason, such as object_missing.", str),
             ("--product", "About this product.", str),
-            ("--since", "Buried since then: 2026-11-26T08:00, or 30m, 8h, 7d ago.", Moment()),
+            (
+                "--since",
+                "Buried since then: 2026-11-26T08:00 at the site, or 30m, 8h, 7d ago.",
+                Moment(),
+            ),
             ("--until", "Buried before then.", Moment()),
         )
     ):
-        command = click.option(name, help=text, type=kind)(command)
+        command = click.option(name, help=text, type=kind, callback=_as_sent)(command)
     return command
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "cli"
 
 
 @click.group("dead-letters")
@@ -158,11 +156,14 @@ def _print_letter(letter: Json) -> None:
 @click.argument("letter_ids", nargs=-1)
 @click.option("--all", "take_all", is_flag=True, help="All open letters.")
 @_filters
-@click.option("--rate", type=click.FloatRange(0.01, 1000), default=10.0, show_default=True)
+@click.option("--rate", type=click.FloatRange(0.01, 1000), default=10.0, show_default=True,
+              help="Most letters a second.")  # fmt: skip
 @click.option("--again", is_flag=True, help="Also those put back before without an answer yet.")
 @click.option("--note", help="Why, for the record that stays.")
-@click.option("--by", default=getpass.getuser, help="Who, for the record that stays.")
-@click.option("--wait-s", type=click.FloatRange(0), default=60.0, help="For answers at the end.")
+@click.option("--by", default=_user,
+              help="Who, for the record that stays; you by default.")  # fmt: skip
+@click.option("--wait-s", type=click.FloatRange(0), default=60.0, show_default=True,
+              help="Seconds to wait for answers at the end.")  # fmt: skip
 @click.option("--resume", metavar="REPLAY", help="Go on with a replay that was stopped.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")

@@ -8,19 +8,18 @@ import logging
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import click
 
+from app.cli.moments import Moment
 from app.cli.output import progress_bars, table
 from app.replay.request import (
     STAGES,
     Request,
     Version,
     choose_stage,
-    read_moment,
     read_offsets,
 )
 from app.replay.side import checked_name
@@ -38,14 +37,16 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 @click.option("--stage", type=click.Choice(STAGES), help="What to run; where several read it.")
 @click.option("--into", help="Name of the replay; its topic is replays.NAME.")
 @click.option("--append", is_flag=True, help="Add to an existing replay of the same version.")
-@click.option("--since", help="RFC 3339, a date, or how long ago (2h, 7d).")
-@click.option("--until", help="As --since; not included.")
+@click.option("--since", type=Moment(), help="RFC 3339, a date, or how long ago (2h, 7d).")
+@click.option("--until", type=Moment(), help="As --since; not included.")
 @click.option("--product", help="Only this product.")
 @click.option("--partition", "partitions", multiple=True, type=int, help="Only these partitions.")
 @click.option("--from-offset", multiple=True, metavar="P:OFFSET", help="Where to begin.")
 @click.option("--to-offset", multiple=True, metavar="P:OFFSET", help="Where to end, not included.")
 @click.option("--bank", help="anomaly: version of a published bank; the active one by default.")
-@click.option("--threshold", type=click.FloatRange(min=0, min_open=True), help="anomaly: judge by.")
+@click.option(
+    "--threshold", type=click.FloatRange(min=0, min_open=True), help="anomaly: in place of its own."
+)
 @click.option("--revision", type=click.IntRange(min=1), help="anomaly: the product's settings.")
 @click.option("--model", "--backbone", help="Network or language model; the set one by default.")
 @click.option("--every", is_flag=True, help="Also what sender or policy leave out.")
@@ -61,7 +62,7 @@ def replay(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if context.invoked_subcommand is not None:
         return 0
     settings = read_settings()
-    request = _request(settings, options)
+    request = _request(options)
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     with progress_bars(quiet=as_json) as bars:
         summary = _run(settings, request, bars.reporter(request.name))
@@ -77,16 +78,15 @@ def replay(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     return INTERRUPTED if summary["interrupted"] else 0
 
 
-def _request(settings: Settings, options: Json) -> Request:
+def _request(options: Json) -> Request:
     """Read the command line.
 
     Raises:
-        UsageError: a time or an offset is none.
+        UsageError: an offset is none.
         ConfigError: the stage, the topic or the name cannot be.
     """
     if options["into"] is None:
         raise click.UsageError("name the replay with --into NAME (or see --help)")
-    now, zone = datetime.now(UTC), ZoneInfo(settings.site.timezone)
     version = Version(
         options["bank"],
         options["threshold"],
@@ -98,28 +98,28 @@ def _request(settings: Settings, options: Json) -> Request:
         checked_name(options["into"]),
         choose_stage(options["topic"], options["stage"]),
         options["topic"],
-        _option("--since", options["since"], lambda text: read_moment(text, now, zone)),
-        _option("--until", options["until"], lambda text: read_moment(text, now, zone)),
+        _unix_ms(options["since"]),
+        _unix_ms(options["until"]),
         options["product"],
         options["limit"],
         options["rate"],
         options["append"],
         version,
-        _option("--from-offset", options["from_offset"], read_offsets) or {},
-        _option("--to-offset", options["to_offset"], read_offsets) or {},
+        _offsets("--from-offset", options["from_offset"]),
+        _offsets("--to-offset", options["to_offset"]),
         frozenset(options["partitions"]),
     )
 
 
-def _option(name: str, value: Any, read: Callable[[Any], Any]) -> Any:
-    if value is None:
-        return None
+def _unix_ms(moment: datetime | None) -> int | None:
+    return None if moment is None else round(moment.timestamp() * 1000)
+
+
+def _offsets(name: str, texts: tuple[str, ...]) -> dict[int, int]:
     try:
-        return read(value)
+        return read_offsets(texts)
     except ValueError as error:
-        hint = "RFC 3339, a date, or how long ago such as 90s, 2h, 7d"
-        hint = hint if name in {"--since", "--until"} else "PARTITION:OFFSET"
-        raise click.UsageError(f"{name} {value}: {error}; write {hint}") from None
+        raise click.UsageError(f"{name}: {error}, such as 0:1200") from None
 
 
 def _run(settings: Settings, request: Request, tell: Callable[..., None]) -> Json | None:
@@ -231,7 +231,8 @@ async def _remove(settings: Settings, name: str, is_meant: Callable[[], bool]) -
 @replay.command("diff")
 @click.argument("a")
 @click.argument("b")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0), help="Images.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=0),
+              help="Most images to list.")  # fmt: skip
 @click.option("--reviews", is_flag=True, help="Hold both against what people decided.")
 @_JSON
 def diff(*, a: str, b: str, limit: int, reviews: bool, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`lineside topics apply|list`."""
+"""`lineside topics apply|list|reset-group`."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Move(NamedTuple):
 
 @click.group("topics")
 def topics() -> None:
-    """Create and list the topics."""
+    """Topics: create and list them, and move a stage on whose position the log lost."""
 
 
 @topics.command("apply")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
-from zoneinfo import ZoneInfo
 
 from adapters.kafka.admin import KafkaAdmin, LogRange
 from pipeline.errors import ConfigError
@@ -17,7 +15,6 @@ from schemas.topics import TOPICS, triggers_of
 
 # Stages whose output depends on a version; `record` would write tables.
 STAGES = ("embed", "anomaly", "llm")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +79,6 @@ def choose_stage(topic: str, stage: str | None) -> str:
 
 def _takers(topic: str) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if topic in triggers_of(stage))
-
-
-def read_moment(text: str, now: datetime, zone: ZoneInfo) -> int:
-    """Return a moment as Unix milliseconds.
-
-    Args:
-        text: RFC 3339, a date (its midnight at the site), or how long ago: `90s`, `2h`, `7d`.
-        now: aware.
-        zone: the site's; also of a time that names none.
-
-    Raises:
-        ValueError: none of these.
-    """
-    ago = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
-    if ago:
-        moment = now - timedelta(**{_UNITS[ago[2]]: float(ago[1])})
-    elif re.fullmatch(r"\d{4}-\d\d-\d\d", text):
-        day = date.fromisoformat(text)
-        moment = datetime(day.year, day.month, day.day, tzinfo=zone)
-    else:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=zone)
-    return round(moment.astimezone(UTC).timestamp() * 1000)
 
 
 def read_offsets(texts: tuple[str, ...]) -> dict[int, int]:
