@@ -219,11 +219,12 @@ async def _remove(settings: Settings, name: str, is_meant: Callable[[], bool]) -
     async with AsyncExitStack() as stack:
         _, side = await open_side(settings, stack)
         if not await side.exists(name):
-            there = ", ".join(row["name"] for row in await side.list()) or "none"
-            raise ConfigError(f"there is no replay {name}; there are: {there}")
+            raise await side.missing(name)
         if not is_meant():
             return False
-        objects = await side.remove(name, lambda _: None)
+        with progress_bars() as bars:
+            report = bars.reporter(name)
+            objects = await side.remove(name, lambda done, total: report("removing", done, total))
     click.echo(f"{name} is gone, with {objects} objects")
     return True
 

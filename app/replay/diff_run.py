@@ -75,8 +75,7 @@ async def diff_replays(
 async def _note(side: SideTopics, name: str) -> Json:
     note = await side.note(checked_name(name))
     if note is None:
-        there = ", ".join(row["name"] for row in await side.list()) or "none"
-        raise ConfigError(f"there is no replay {name}; there are: {there}")
+        raise await side.missing(name)
     return note
 
 

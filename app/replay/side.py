@@ -118,6 +118,11 @@ class SideTopics:
             rows.append({**(await self.note(name) or {"name": name}), "records": records})
         return rows
 
+    async def missing(self, name: str) -> ConfigError:
+        """Return what to say of a replay that is not there: which ones are."""
+        there = ", ".join(row["name"] for row in await self.list()) or "none"
+        return ConfigError(f"there is no replay {name}; there are: {there}")
+
     async def exists(self, name: str) -> bool:
         """Whether a replay's topic or any object of it is there."""
         if side_topic(name).name in await self.admin.topics():
@@ -126,15 +131,18 @@ class SideTopics:
             return True
         return False
 
-    async def remove(self, name: str, on_progress: Callable[[int], None]) -> int:
-        """Delete a replay's topic and objects; returns how many objects that were."""
+    async def remove(self, name: str, on_progress: Callable[[int, int], None]) -> int:
+        """Delete a replay's topic and objects; returns how many objects that were.
+
+        `on_progress` is told how many of how many are gone.
+        """
         await self.admin.delete_topic(side_topic(name).name)
         keys = [stat.key async for stat in self.store.list(objects_of(name))]
         # The note goes last: a removal that was cut off can be seen and repeated.
         keys.sort(key=lambda key: key.endswith("/replay.json"))
         for done, key in enumerate(keys, start=1):
             await self.store.delete(key)
-            on_progress(done)
+            on_progress(done, len(keys))
         return len(keys)
 
 

@@ -90,7 +90,7 @@ async def test_a_replay_whose_making_was_cut_off_can_be_taken_up_and_removed() -
     cluster.names.add("replays.trial")
     side = make(cluster)
     assert (await opened(side, PLAN, append=True))["stage"] == "anomaly"
-    assert await side.remove("trial", lambda _: None) == 0
+    assert await side.remove("trial", lambda *_: None) == 0
     assert not await side.exists("trial")
 
 
@@ -101,7 +101,9 @@ async def test_objects_of_a_replay_are_removed_with_the_note_last() -> None:
     for key in ("heatmaps/1.png", "zz.png"):
         await store.put(objects_of("trial") + key, b"1", content_type="image/png")
     await store.put("replays/trial-2/heatmaps/1.png", b"1", content_type="image/png")
-    assert await side.remove("trial", lambda _: None) == 3
+    told: list[tuple[int, int]] = []
+    assert await side.remove("trial", lambda *progress: told.append(progress)) == 3
+    assert told == [(1, 3), (2, 3), (3, 3)]
     deleted = [key for operation, key in store.calls if operation == "delete"]
     assert deleted[-1] == "replays/trial/replay.json"
     assert store.keys() == ["replays/trial-2/heatmaps/1.png"]
