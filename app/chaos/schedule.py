@@ -152,8 +152,3 @@ def _spare_brokers(faults: Sequence[Fault]) -> list[Fault]:
             kept.append(fault)
             taken.append(span)
     return kept
-
-
-def kills_owed(minutes: float) -> int:
-    """How often each role must be killed in a run."""
-    return int(minutes)

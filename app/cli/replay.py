@@ -24,7 +24,6 @@ from app.replay.request import (
 )
 from app.replay.side import checked_name
 from app.settings import Settings, read_settings
-from pipeline.errors import ConfigError
 
 Json = dict[str, Any]
 
