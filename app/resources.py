@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +11,8 @@ from urllib.parse import unquote, urlsplit
 
 from adapters.clock import SystemClock
 from adapters.embedded_broker import read_broker_file
-from adapters.kafka.admin import open_admin
 from adapters.kafka.connection import KafkaConnection
+from adapters.kafka.extent import KafkaDescribeLog
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
@@ -27,7 +27,7 @@ from adapters.sql.outbox import SqlOutbox
 from adapters.sql.replays import SqlReplays
 from app.settings import Settings
 from pipeline.errors import ConfigError
-from pipeline.ports import LogExtent, OpenReader
+from pipeline.ports import OpenReader
 from pipeline.steady_reader import SteadyOpenReader
 
 
@@ -51,15 +51,10 @@ class Resources:
     replays: SqlReplays
     on_append: list[Callable[[], None]] = field(default_factory=list)
 
-    async def describe_log(self, topics: Collection[str]) -> LogExtent:
-        """Look up what the log holds (port `DescribeLog`)."""
-        async with open_admin(self.connection) as admin:
-            ranges = await admin.log_ranges(topics)
-            return LogExtent(
-                await admin.cluster_id(),
-                {place: held.start for place, held in ranges.items()},
-                {place: held.end for place, held in ranges.items()},
-            )
+    @property
+    def describe_log(self) -> KafkaDescribeLog:
+        """What tells which stretch of the log is there."""
+        return KafkaDescribeLog(self.connection)
 
     def group(self, name: str, *topics: str, drain_budget_s: float = 30.0) -> KafkaOpenSource:
         """Open sources as this role's member of the group of a stage."""
