@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from app.settings import read_settings
+from pipeline.errors import ConfigError
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -67,6 +68,7 @@ def latency(*, rate: float, count: int, as_json: bool) -> int:
     """Client send to websocket receipt, less the time inside infer, split by hop."""
     from app.bench.latency import bench_latency, print_latency  # noqa: PLC0415 - needs every role
 
+    _check_ground()
     with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
         result = asyncio.run(bench_latency(Path(folder), rate=rate, count=count))
     _print(result, print_latency, as_json=as_json)
@@ -92,6 +94,7 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
     from app.chaos.report import print_chaos  # noqa: PLC0415 - as above
     from app.chaos.run import ChaosPlan, bench_chaos  # noqa: PLC0415 - needs every role
 
+    _check_ground()
     if seed is None:
         seed = secrets.randbelow(2**32)
     click.echo(f"seed {seed}", err=True)
@@ -132,6 +135,7 @@ def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json
     from app.bench import backlog as bench  # noqa: PLC0415 - needs every role
     from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
 
+    _check_ground()
     chosen = tuple(stages.split(","))
     if unknown := set(chosen) - set(bench.STAGES):
         raise click.UsageError(f"--stages: {min(unknown)} is none of {','.join(bench.STAGES)}")
@@ -143,6 +147,26 @@ def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json
         result = asyncio.run(bench.bench_backlog(Path(folder), options, _speaker()))
     _print(result, bench.print_backlog, as_json=as_json)
     return 0 if result["passed"] else 1
+
+
+def _check_ground() -> None:
+    """Refuse to bench where the settings lead roles to a plant's own systems.
+
+    Raises:
+        ConfigError: names the settings.
+    """
+    settings = read_settings()
+    places = {
+        "LINESIDE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "LINESIDE_OBJECTS__URL": settings.objects.url,
+        "LINESIDE_DATABASE__URL": settings.database.url,
+    }
+    named = [name for name, place in places.items() if place]
+    if named:
+        raise ConfigError(
+            "this bench starts a system of its own and must not touch another one; run it "
+            f"without {', '.join(named)}, here and in .env"
+        )
 
 
 def _speaker() -> Callable[[str], None]:
