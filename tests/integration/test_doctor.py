@@ -8,11 +8,20 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from app.chaos.scripted_llm import ScriptedLlm
+from tests.services import kafka_server
+
+
+@pytest.fixture
+def bare_kafka(tmp_path: Path) -> Iterator[str]:
+    """A broker on which nobody made topics yet."""
+    with kafka_server(tmp_path / "kafka") as servers:
+        yield servers
 
 
 def _closed_port() -> int:
@@ -68,13 +77,13 @@ async def test_each_dependency_that_is_away_is_named_with_what_to_do(tmp_path: P
 @pytest.mark.needs_s3
 @pytest.mark.needs_postgres
 async def test_wrong_credentials_are_told_from_away(
-    tmp_path: Path, s3: tuple[str, str, str], kafka: str
+    tmp_path: Path, s3: tuple[str, str, str], bare_kafka: str
 ) -> None:
     url, access, _ = s3
     async with ScriptedLlm(api_key="right") as llm:
         found = await _findings(
             tmp_path,
-            LINESIDE_KAFKA__BOOTSTRAP_SERVERS=kafka,
+            LINESIDE_KAFKA__BOOTSTRAP_SERVERS=bare_kafka,
             LINESIDE_OBJECTS__URL=f"s3://lineside?endpoint={url}",
             LINESIDE_OBJECTS__ACCESS_KEY=access,
             LINESIDE_OBJECTS__SECRET_KEY="not-the-secret-key",
