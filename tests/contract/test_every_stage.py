@@ -112,6 +112,7 @@ async def test_g17_what_a_newer_sender_adds_travels_through_every_stage(
     events = [event for event in plant.inputs(name) if isinstance(event, ImageEvent)]
     made = await settle(plant.stages[name], [_from_a_newer_sender(event) for event in events])
     told = [output["subject"] for output in made.outputs.values() if "subject" in output]
-    assert bool(told) == (name in {"embed", "anomaly", "llm"})
+    # These two publish nothing about an image.
+    assert told or name in {"record", "bank-build"}
     assert {subject.get("operator_badge") for subject in told} <= {"17"}
     assert made.buried == []
