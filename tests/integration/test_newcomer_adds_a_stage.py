@@ -171,4 +171,4 @@ def test_it_passes_what_every_stage_has_to_pass(copy: Path) -> None:
         timeout=200,
     )
     assert done.returncode == 0, done.stdout
-    assert "5 passed" in done.stdout
+    assert "6 passed" in done.stdout
