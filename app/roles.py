@@ -13,7 +13,6 @@ from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
 from app.garbage import calm_collector
 from app.logs import dump_tasks_on
-from app.priority import take_place
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
 from pipeline.guard import GuardedOpenSource
@@ -87,7 +86,7 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     made = await asyncio.to_thread(build_parts, kit)
     search = kit.settings.search
     # On few cores the verdict goes first: similar cases are looked at after it.
-    settings = replace(_SLOW_WORK, batch_size=8, compute_niceness=15)
+    settings = replace(_SLOW_WORK, batch_size=8)
     yield [
         made.products,
         made.cases,
@@ -163,7 +162,6 @@ ROLES: dict[str, Builder] = {
 async def run_role(role: str, settings: Settings) -> int:
     """Run one role until it is told to stop; returns the exit code."""
     dump_tasks_on(signal.SIGUSR1)
-    take_place(role)
     telemetry = PrometheusTelemetry()
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)

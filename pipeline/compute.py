@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import queue
 import threading
 from collections.abc import Callable
 from typing import Any, Protocol
-
-_NICEST = 19
 
 
 class Compute(Protocol):
@@ -37,16 +34,11 @@ class InlineCompute:
 
 
 class ComputeThread:
-    """A daemon thread: one that hangs in a model cannot keep the process from ending.
+    """A daemon thread: one that hangs in a model cannot keep the process from ending."""
 
-    With a niceness it and the threads that a model starts from it give way to the rest of the
-    machine: where cores are few, a model that fills them all delays each hop of each image.
-    """
-
-    def __init__(self, name: str, niceness: int = 0) -> None:
-        """`name` shows in debuggers and profilers; `niceness` is added to the process's own."""
+    def __init__(self, name: str) -> None:
+        """`name` shows in debuggers and profilers."""
         self._name = name
-        self._niceness = niceness
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -76,17 +68,8 @@ class ComputeThread:
             self._thread = None
 
     def _work(self) -> None:
-        _give_way(self._niceness)
         while (job := self._jobs.get()) is not None:
             job()
-
-
-def _give_way(niceness: int) -> None:
-    """Lower the priority of this thread alone, where the system can (Linux)."""
-    thread = threading.get_native_id()
-    with contextlib.suppress(OSError):
-        lowered = min(_NICEST, os.getpriority(os.PRIO_PROCESS, thread) + niceness)
-        os.setpriority(os.PRIO_PROCESS, thread, lowered)
 
 
 def _settle(answer: asyncio.Future[Any], result: Any, error: Exception | None) -> None:

@@ -76,8 +76,7 @@ class Worker:
             StalledError: it cannot go on; everything unfinished stays uncommitted.
         """
         if self._settings.compute == "thread" and not self._has_slots:
-            niceness = self._settings.compute_niceness
-            self._compute = ComputeThread(f"compute-{self.name}", niceness)
+            self._compute = ComputeThread(f"compute-{self.name}")
         try:
             async with self._open_source(self._handover) as source, asyncio.TaskGroup() as group:
                 self._start(source, group)

@@ -20,8 +20,6 @@ class WorkerSettings:
         slots: how many items a slot stage infers at once.
         load_concurrency: how many `load` and `save` calls run at once.
         compute: `inline` calls `infer` on the event loop: for stages that compute nothing.
-        compute_niceness: how far the compute thread gives way to all else, 0 to 19; its own event
-            loop waits with it where it holds Python's lock, so only for what is not urgent.
         priority_topics: records of these are taken before all others.
         poll_records: most records of one poll.
         poll_timeout_s: longest wait of one poll.
@@ -38,7 +36,6 @@ class WorkerSettings:
     slots: int = 4
     load_concurrency: int = 16
     compute: Literal["thread", "inline"] = "thread"
-    compute_niceness: int = 0
     priority_topics: tuple[str, ...] = ("inspections.requested",)
     poll_records: int = 500
     poll_timeout_s: float = 0.5

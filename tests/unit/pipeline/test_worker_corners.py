@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
@@ -200,27 +197,6 @@ def test_a_dead_letter_keeps_its_identity_on_redelivery_and_not_at_another_place
     record = _record(7)
     assert identity(record) == identity(record)
     assert identity(record) != identity(record._replace(offset=8))
-
-
-async def test_the_compute_thread_and_what_it_starts_give_way_and_the_loop_does_not() -> None:
-    if sys.platform != "linux":
-        pytest.skip("only Linux knows a priority per thread")
-
-    def niceness() -> int:
-        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    def from_a_thread_of_its_own() -> int:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(niceness).result()
-
-    own = niceness()
-    for asked in (0, 3, 99):
-        compute = ComputeThread("compute-test", asked)
-        expected = min(19, own + asked)
-        assert await compute.run(niceness) == expected
-        assert await compute.run(from_a_thread_of_its_own) == expected
-        compute.close()
-    assert niceness() == own
 
 
 async def test_the_compute_thread_answers_and_raises_where_it_was_asked() -> None:
