@@ -185,8 +185,10 @@ class Plant:
 
     async def _run_until_all_ended(self) -> None:
         await self.rig.until(lambda: all(task.done() for task, _ in self._processes))
+        # One that was started while the broker was down ended by itself.
+        ends = (asyncio.CancelledError, ProcessDiedError, StalledError, DependencyDownError)
         for task, _ in self._processes:
-            with contextlib.suppress(asyncio.CancelledError, ProcessDiedError, StalledError):
+            with contextlib.suppress(*ends):
                 await task
         self._processes.clear()
 
