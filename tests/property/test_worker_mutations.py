@@ -14,10 +14,7 @@ from tests.property.worker_mutations import MUTATIONS, Mutation
 
 ROOT = Path(__file__).resolve().parents[2]
 _COPIED = ("pipeline", "schemas", "adapters/memory", "tests/scenario", "tests/property")
-_FILES = (
-    "adapters/__init__.py", "adapters/clock.py", "pyproject.toml", "tests/worker_rig.py",
-    "tests/services.py",
-)  # fmt: skip
+_FILES = ("adapters/__init__.py", "adapters/clock.py", "pyproject.toml", "tests/worker_rig.py")
 _LIMIT_S = 60
 
 
