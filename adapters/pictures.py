@@ -51,7 +51,7 @@ def decode_rgb(
     """
     image = _open(data, max_bytes=max_bytes, max_pixels=max_pixels)
     if image.format in ("JPEG", "MPO"):
-        _refuse_missing_pixels(data)
+        image = _refuse_missing_pixels(image, data)
     with _decoding():
         upright = ImageOps.exif_transpose(image)
         if upright.mode in _DEEP_GREY:
@@ -139,24 +139,31 @@ def _open(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
     return image
 
 
-def _refuse_missing_pixels(jpeg: bytes) -> None:
+def _refuse_missing_pixels(image: Image.Image, jpeg: bytes) -> Image.Image:
     """Refuse what would be painted grey where its bytes are missing, and judged as if it were so.
+
+    Returns:
+        The picture, already decoded where decoding is what told that nothing is missing.
 
     Raises:
         PoisonError: `truncated_image`.
     """
     scans = read_scans(jpeg)
-    is_whole = not scans.lacks_scans
-    if scans.probe is not None:
-        try:
-            probe = Image.open(io.BytesIO(scans.probe), formats=("JPEG",))
-            probe.draft("L", (1, 1))  # an eighth of the size: bytes are read, few pixels made
-            probe.load()
-        except OSError:
-            is_whole = False
-    if not is_whole:
-        message = "pixels are missing: the file was cut off on its way; send it again"
-        raise PoisonError("truncated_image", message)
+    if scans.lacks_scans:
+        raise _truncated()
+    if scans.probe is None:
+        return image
+    try:
+        whole = Image.open(io.BytesIO(scans.probe), formats=("JPEG",))
+        whole.load()
+    except OSError:
+        raise _truncated() from None
+    return whole
+
+
+def _truncated() -> PoisonError:
+    message = "pixels are missing: the file was cut off on its way; send it again"
+    return PoisonError("truncated_image", message)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.networks import fold_batch_norms
 from adapters.pictures import decode_rgb
 from adapters.weights import load_weights
 from app.roles import Kit
@@ -34,7 +35,9 @@ def build_parts(kit: Kit) -> AnomalyRole:
             "LINESIDE_ANOMALY__PRECISION=fp16: not shown to give the same verdicts yet; use fp32"
         )
     weights = load_weights(chosen.backbone, chosen.weights)
-    extractor = open_extractor(chosen.backbone, weights.state_dict, weights.sha256)
+    extractor = open_extractor(
+        chosen.backbone, weights.state_dict, weights.sha256, fold=fold_batch_norms
+    )
     store = kit.resources.objects
     products, banks = kit.replica("products.configured"), kit.replica("banks.published")
     model = model_name(extractor)

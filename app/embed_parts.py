@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from adapters.networks import fold_batch_norms
 from adapters.pictures import decode_rgb
 from adapters.weights import Weights, load_weights
 from app.roles import Kit
@@ -38,7 +39,7 @@ def build_parts(kit: Kit) -> EmbedRole:
     def load(model: str) -> Weights:
         return load_weights(model, chosen.weights)
 
-    encoder = open_encoder(chosen.model, load)
+    encoder = open_encoder(chosen.model, load, fold=fold_batch_norms)
     bench = Workbench(kit.resources.objects, decode_rgb, encoder, kit.max_bytes)
     index = CaseIndex(encoder.dimension, encoder.namespace)
     indexer = CaseIndexer(bench, index, clock=kit.clock)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from adapters.networks import fold_batch_norms
 from adapters.pictures import decode_rgb
 from adapters.weights import load_weights
 from app.data_folder import ProductFolder, read_data_folder
@@ -81,7 +82,9 @@ def bench_anomaly(root: Path, seeds: int = 5, settings: AnomalySettings | None =
     """
     chosen = settings or Settings().anomaly
     weights = load_weights(chosen.backbone, chosen.weights)
-    extractor = open_extractor(chosen.backbone, weights.state_dict, weights.sha256)
+    extractor = open_extractor(
+        chosen.backbone, weights.state_dict, weights.sha256, fold=fold_batch_norms
+    )
     plan = plan_for(extractor, chosen.coreset_ratio)
     base = root / "data" if (root / "data").is_dir() else root
     products: Json = {}

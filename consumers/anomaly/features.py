@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -165,8 +165,8 @@ class FeatureExtractor:
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, 3) uint8 to (B, h, w, D) float32."""
-        pixels = batch.to(self._device).permute(0, 3, 1, 2).float()
-        pixels = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        pixels = batch.to(self._device).permute(0, 3, 1, 2).float()  # its memory stays channels last
+        pixels = pixels.sub_(self._mean).div_(self._std)
         if self.recipe.layers:
             merged = merge_maps(self._network(pixels), self.recipe.pool)
         else:
@@ -253,6 +253,7 @@ def open_extractor(
     *,
     threads: int = 2,
     device: str | None = None,
+    fold: Callable[[torch.nn.Module], torch.nn.Module] | None = None,
 ) -> FeatureExtractor:
     """Build the backbone with these weights, ready to compute.
 
@@ -262,6 +263,7 @@ def open_extractor(
         weights_sha256: digest of the file they came from; part of every bank's identity.
         threads: compute threads of torch in this process.
         device: `cuda` or `cpu`; None takes CUDA when there is one.
+        fold: makes the network faster without changing its features.
 
     Raises:
         ConfigError: unknown backbone, or weights of another network.
@@ -285,6 +287,8 @@ def open_extractor(
         raise ConfigError(f"the weights lack {missing[0]}; name the file that is {backbone}'s own")
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().requires_grad_(False)
+    if fold is not None:
+        network = fold(network)
     network = network.to(place).to(memory_format=torch.channels_last)
     return FeatureExtractor(recipe, network, weights_sha256, threads=threads, device=place)
 
