@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -36,7 +37,7 @@ def fold_batch_norms(network: nn.Module) -> nn.Module:
     pairs = 0
     for parent in folded.modules():
         children = list(parent.named_children())
-        for (name, layer), (norm_name, norm) in zip(children, children[1:], strict=False):
+        for (name, layer), (norm_name, norm) in pairwise(children):
             if not isinstance(layer, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
                 continue
             if layer.out_channels != norm.num_features:

@@ -86,7 +86,7 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     made = await asyncio.to_thread(build_parts, kit)
     search = kit.settings.search
     # On few cores the verdict goes first: similar cases are looked at after it.
-    settings = replace(_SLOW_WORK, batch_size=8)
+    settings = replace(_SLOW_WORK, batch_size=8, linger_s=0.02)
     yield [
         made.products,
         made.cases,

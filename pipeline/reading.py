@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipeline.committing import Committer
 from pipeline.dispatch import Dispatch
@@ -57,34 +58,40 @@ class Reader:
             if flow.apply(source, self.clock.monotonic()):
                 count = len(flow.paused)
                 self.telemetry.gauge("partitions_paused", count, stage=self.dispatch.stage)
-            records = await self._poll(source, flow)
+            polls = [await self._poll(source, flow)]
+            if self.settings.linger_s and polls[0].records and not polls[0].is_full:
+                await self.clock.sleep(self.settings.linger_s)
+                polls.append(await self._poll(source, flow, timeout_s=0.0))
+            records = [record for poll in polls for record in poll.records]
             if records:
-                owned = dict(self.dispatch.partitions)
                 await self.committer.open_journals(records)
-                self.dispatch.admit(self._still_ours(records, owned))
+                for poll in polls:
+                    self.dispatch.admit(self._still_ours(poll))
                 flow.note_load()
                 self.telemetry.count("records_polled", len(records), stage=self.dispatch.stage)
                 # A backlogged poll returns without giving others a turn.
                 await asyncio.sleep(0)
 
-    def _still_ours(
-        self, records: Sequence[Record], owned: Mapping[TopicPartition, Partition]
-    ) -> Sequence[Record]:
+    def _still_ours(self, poll: _Poll) -> Sequence[Record]:
         """Leave out what was read before a rebalance: its partition begins anew further back."""
-        now = self.dispatch.partitions
+        now, owned = self.dispatch.partitions, poll.owned
         if now == owned:  # nearly always
-            return records
+            return poll.records
         return [
             record
-            for record in records
+            for record in poll.records
             if now.get(record.topic_partition) is owned.get(record.topic_partition)
         ]
 
-    async def _poll(self, source: EventSource, flow: _Flow) -> Sequence[Record]:
+    async def _poll(
+        self, source: EventSource, flow: _Flow, *, timeout_s: float | None = None
+    ) -> _Poll:
+        if timeout_s is None:
+            timeout_s = _PAUSED_POLL_S if flow.paused else self.settings.poll_timeout_s
+        limit = flow.poll_records()
+        records: Sequence[Record] = ()
         try:
-            records = await source.poll(
-                flow.poll_records(), _PAUSED_POLL_S if flow.paused else self.settings.poll_timeout_s
-            )
+            records = await source.poll(limit, timeout_s)
         except DependencyDownError as error:
             if self.trouble is None:
                 logger.warning(
@@ -93,9 +100,17 @@ class Reader:
                 )
             self.trouble = str(error)
             await self.clock.sleep(_RETRY_S)
-            return ()
-        self.trouble = None
-        return records
+        else:
+            self.trouble = None
+        return _Poll(records, dict(self.dispatch.partitions), len(records) >= limit)
+
+
+class _Poll(NamedTuple):
+    """What one poll gave, and whose the partitions were when it returned."""
+
+    records: Sequence[Record]
+    owned: Mapping[TopicPartition, Partition]
+    is_full: bool
 
 
 class _Flow:

@@ -23,6 +23,8 @@ class WorkerSettings:
         priority_topics: records of these are taken before all others.
         poll_records: most records of one poll.
         poll_timeout_s: longest wait of one poll.
+        linger_s: how long to wait for more after the first records of a quiet time: batches grow,
+            and on a machine with few cores whoever does not linger goes first.
         buffer_records: records read but not started at which partitions pause.
         pause_after_s: how long the buffer stays full before they do.
         held_records: records waiting for a failed one of their key at which a partition pauses.
@@ -39,6 +41,7 @@ class WorkerSettings:
     priority_topics: tuple[str, ...] = ("inspections.requested",)
     poll_records: int = 500
     poll_timeout_s: float = 0.5
+    linger_s: float = 0.0
     buffer_records: int = 1000
     pause_after_s: float = 0.1
     held_records: int = 256

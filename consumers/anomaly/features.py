@@ -165,7 +165,9 @@ class FeatureExtractor:
 
     def _forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (B, H, W, 3) uint8 to (B, h, w, D) float32."""
-        pixels = batch.to(self._device).permute(0, 3, 1, 2).float()  # its memory stays channels last
+        pixels = (
+            batch.to(self._device).permute(0, 3, 1, 2).float()
+        )  # its memory stays channels last
         pixels = pixels.sub_(self._mean).div_(self._std)
         if self.recipe.layers:
             merged = merge_maps(self._network(pixels), self.recipe.pool)

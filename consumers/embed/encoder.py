@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,9 @@ class _Placing(NamedTuple):
 class TorchEncoder:
     """Runs a recipe chunk by chunk."""
 
-    def __init__(self, name: str, recipe: _Recipe, dimension: int, *, digest: str) -> None:
+    def __init__(
+        self, name: str, recipe: _Recipe, dimension: int, *, digest: str, threads: int
+    ) -> None:
         """Use `open_encoder`; `digest` is the sha256 of the weights' file."""
         self.name = name
         self.dimension = dimension
@@ -109,6 +112,7 @@ class TorchEncoder:
         plain = "".join(letter if letter.isalnum() else "-" for letter in name.lower())
         self.namespace = f"{plain}-{identity}"
         self._recipe = recipe
+        self._threads = threads
         self._lock = threading.Lock()
 
     def encode(self, pictures: Pictures) -> Sequence[Embedding]:
@@ -120,6 +124,8 @@ class TorchEncoder:
         return [self._one(picture) for picture in pictures]
 
     def _one(self, picture: NDArray[np.uint8]) -> Embedding:
+        # OpenMP keeps the number per calling thread.
+        torch.set_num_threads(self._threads)
         with torch.inference_mode():
             batch = self._recipe.preprocess(picture)
             # Two forward passes at once would only take cores from each other.
@@ -137,6 +143,7 @@ def open_encoder(
     load_weights: LoadWeights,
     *,
     device: str | None = None,
+    threads: int | None = None,
     fold: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Encoder:
     """Build an encoder: `timm:NAME` or `open_clip:NAME/PRETRAINED`.
@@ -145,6 +152,8 @@ def open_encoder(
         model: as in the settings.
         load_weights: finds its weights.
         device: `cuda` or `cpu`; None takes CUDA when there is one.
+        threads: compute threads; None takes half of the cores, so that on a machine that runs
+            every stage the verdict, which somebody waits for, finds a core.
         fold: makes a network faster without changing what it says.
 
     Raises:
@@ -162,7 +171,8 @@ def open_encoder(
         recipe, dimension = build(name, weights, _Placing(place, fold))
     except RuntimeError as error:  # both libraries raise it for unknown names and other tensors
         raise ConfigError(f"LINESIDE_EMBED__MODEL={model}: {error}") from error
-    return TorchEncoder(model, recipe, dimension, digest=weights.sha256)
+    threads = threads or max(1, (os.cpu_count() or 1) // 2)
+    return TorchEncoder(model, recipe, dimension, digest=weights.sha256, threads=threads)
 
 
 def _timm_recipe(name: str, weights: LoadedWeights, place: _Placing) -> tuple[_Recipe, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from adapters.clock import SystemClock
@@ -17,6 +18,7 @@ from schemas.event import Event
 from tests.worker_rig import (
     GROUP,
     IN,
+    INLINE,
     OUT,
     Rig,
     ScriptedStage,
@@ -74,6 +76,31 @@ async def test_a_single_event_is_not_made_to_wait_for_a_batch() -> None:
         await rig.until(lambda: rig.outputs() == ["a"])
         assert rig.clock.monotonic() == sent_at, "a batching wait"
     assert stage.batches == [["a"]]
+
+
+async def test_a_stage_that_lingers_takes_what_comes_meanwhile_into_the_same_batch() -> None:
+    rig, stage = Rig(partitions=1), ScriptedStage()
+    async with rig.running(rig.worker(stage, replace(INLINE, linger_s=0.2))):
+        await rig.until(lambda: rig.clock.monotonic() > 1)
+        rig.send_parts("a")
+        sent_at = rig.clock.monotonic()
+        await rig.clock.advance(0.1)
+        assert rig.outputs() == []
+        rig.send_parts("b")
+        await rig.until(lambda: rig.outputs() == ["a", "b"])
+        assert rig.clock.monotonic() - sent_at < 0.5
+        await rig.until(rig.all_committed)
+    assert stage.batches == [["a", "b"]]
+
+
+async def test_a_stage_that_lingers_does_not_wait_behind_a_backlog() -> None:
+    rig, stage = Rig(partitions=1), ScriptedStage()
+    rig.send_parts(*(f"part-{number}" for number in range(40)))
+    settings = replace(INLINE, linger_s=100.0, poll_records=4)
+    async with rig.running(rig.worker(stage, settings)):
+        await rig.until(rig.all_committed)
+        assert rig.clock.monotonic() < 100
+    assert len(rig.outputs()) == 40
 
 
 async def test_batches_mix_partitions() -> None:

@@ -107,6 +107,13 @@ def test_a_heatmap_has_the_products_scale_and_not_the_images_own() -> None:
     )
 
 
+def test_a_heatmap_shows_whatever_lies_above_the_low_end() -> None:
+    faint = quiet()
+    faint[10:20, 10:20] = 1.0001
+    picture = decoded(render_heatmap(faint, EXTENT, low=1.0, high=3.0))
+    assert int(picture[240, 180, 3]) == 70
+
+
 def test_a_heatmap_keeps_the_aspect_of_a_narrow_image() -> None:
     picture = decoded(
         render_heatmap(np.ones((2, 40), np.float32), Extent(37, 1280, 32.0), low=2.0, high=3.0)
