@@ -37,7 +37,7 @@ def inspect(
         extractor: the network that made the banks.
         images: (H, W, 3) uint8 RGB each, with its product's bank.
     """
-    grids = extractor.patches([pixels for pixels, _ in images])
+    grids = extractor.patches([pixels for pixels, _ in images], on_device=True)
     top_fraction = extractor.recipe.top_fraction
     return [
         _find(pixels.shape, bank, grid, top_fraction)
@@ -51,8 +51,10 @@ def _find(
     grid: PatchGrid,
     top_fraction: float,
 ) -> Finding:
+    bank = bank.on(grid.patches.device)
     # One image has two thousand queries: a search shared with others would gain nothing.
-    distances = nearest(grid.patches * bank.scale, bank.vectors, bank.squared_norms).distances
+    found = nearest(grid.patches * bank.scale, bank.vectors, bank.squared_norms)
+    distances = found.distances.cpu()
     calibration = bank.calibration
     extent = Extent(shape[0], shape[1], grid.cell_px)
     heat = anomaly_map(distances, grid.rows, grid.columns)

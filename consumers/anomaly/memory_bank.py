@@ -7,8 +7,9 @@ and algorithm 1; M is the bank, M_C its coreset.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +28,8 @@ _CANDIDATES = 4096
 _ROWS_AT_ONCE = 16_384
 # Their distances to some thousand vectors stay in the cache: a third faster than all at once.
 _QUERIES_AT_ONCE = 256
+# A GPU has no such cache and wants much to do: 500 MB for a bank of 16,000 vectors.
+_QUERIES_AT_ONCE_ON_GPU = 8192
 
 
 @dataclass(frozen=True)
@@ -51,11 +54,29 @@ class MemoryBank:
     image_keys: tuple[str, ...]
     model: str
     calibration: Calibration
+    _copies: dict[torch.device, MemoryBank] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _moving: Lock = field(default_factory=Lock, init=False, repr=False, compare=False)
 
     @cached_property
     def squared_norms(self) -> torch.Tensor:
         """(M,) float32."""
         return self.vectors.square().sum(dim=1)
+
+    def on(self, device: torch.device) -> MemoryBank:
+        """Return this bank with its tensors on a device, where they stay."""
+        if self.vectors.device == device:
+            return self
+        with self._moving:
+            if device not in self._copies:
+                self._copies[device] = replace(
+                    self,
+                    vectors=self.vectors.to(device),
+                    scale=self.scale.to(device),
+                    descriptors=self.descriptors.to(device),
+                )
+            return self._copies[device]
 
     @property
     def size_bytes(self) -> int:
@@ -94,9 +115,10 @@ def nearest(
     offsets = squared_norms
     if banned is not None:
         offsets = offsets.masked_fill(banned, torch.inf)
+    at_once = _QUERIES_AT_ONCE_ON_GPU if queries.is_cuda else _QUERIES_AT_ONCE
     winners = [
         torch.addmm(offsets[None], part, vectors.T, alpha=-2).argmin(dim=1)
-        for part in torch.split(queries, _QUERIES_AT_ONCE)
+        for part in torch.split(queries, at_once)
     ]
     indices = torch.cat(winners)
     return Nearest((queries - vectors[indices]).norm(dim=1), indices)

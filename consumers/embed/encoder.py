@@ -166,6 +166,8 @@ def open_encoder(
         )
     weights = load_weights(model)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    # The same vectors with and without a GPU: by default CUDA rounds factors to ten bits.
+    torch.backends.cudnn.allow_tf32 = False
     try:
         build = _timm_recipe if family == "timm" else _clip_recipe
         recipe, dimension = build(name, weights, _Placing(place, fold))
