@@ -91,7 +91,12 @@ class EmbeddedBroker:
     @property
     def pids(self) -> list[int]:
         """Process ids of the nodes that were started."""
-        return [process.pid for process in self._processes.values()]
+        return list(self.pid_of_node.values())
+
+    @property
+    def pid_of_node(self) -> dict[int, int]:
+        """Process ids by the number of their node, of those that were started."""
+        return {number: process.pid for number, process in self._processes.items()}
 
     async def __aenter__(self) -> Self:
         """Start, and return when the broker answers.
@@ -238,6 +243,8 @@ class EmbeddedBroker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal must not stop it before its users
+                # The heaps of its C library stay few as well (see `java_command` for Java's).
+                env={"MALLOC_ARENA_MAX": "2", **os.environ},
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
 

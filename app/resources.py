@@ -148,7 +148,10 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
         for wake in on_append:
             wake()
 
-    async with open_store(settings) as objects, open_database(settings.database_url) as database:
+    async with (
+        open_store(settings) as objects,
+        open_database(settings.database_url, cache_mb=settings.database.cache_mb) as database,
+    ):
         sink = KafkaSink(connection)
         try:
             yield Resources(

@@ -48,9 +48,10 @@ class ObjectSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """Where the tables are."""
+    """Where the tables are; `cache_mb` bounds the pages of each connection to SQLite."""
 
     url: SecretStr | None = None
+    cache_mb: int = Field(4, ge=1, le=1000)
 
 
 class LlmSettings(Section):

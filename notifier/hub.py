@@ -1,7 +1,7 @@
 """The live feed's heart, without any input or output: who gets which event.
 
 Events come in the order in which the feed reads them; each is turned into text once and offered
-to every subscriber whose filter it matches. The last minutes stay in a ring, so that a client
+to every subscriber whose filter it matches. The last minute stays in a ring, so that a client
 that was away for a moment is served without reading the log again.
 """
 
@@ -83,11 +83,15 @@ def entry_text(topic: str, position: str, event_json: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HubLimits:
-    """Bounds of the ring and of what may wait for one client."""
+    """Bounds of the ring and of what may wait for one client.
 
-    ring_s: float = 300.0
+    The ring is as large as its time says, 5 kB an event; a web role has its size a minute after
+    its start. Python keeps Korean text in two bytes a character: 32 MB at most.
+    """
+
+    ring_s: float = 60.0
     ring_entries: int = 20_000
-    ring_chars: int = 64_000_000
+    ring_chars: int = 16_000_000
     queue_entries: int = 1_000
     queue_chars: int = 8_000_000
     queue_age_s: float = 10.0

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +29,9 @@ from pipeline.errors import ConfigError, DependencyDownError, StorageFullError, 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
+# Pages that a connection to SQLite keeps, MB. It fills while the tables grow, for hours, which
+# looks like a leak; and the operating system keeps the same pages once more for all processes.
+DEFAULT_CACHE_MB = 4
 # How long a writer waits for another process's transaction, which takes a few milliseconds.
 _BUSY_TIMEOUT_MS = 15_000
 _READERS = 2
@@ -85,15 +89,19 @@ def parse_url(database_url: str) -> URL:
 
 
 @asynccontextmanager
-async def open_database(database_url: str) -> AsyncIterator[Database]:
+async def open_database(
+    database_url: str, *, cache_mb: int = DEFAULT_CACHE_MB
+) -> AsyncIterator[Database]:
     """Open the database; its tables must be there (`migrate`).
+
+    `cache_mb` bounds the pages that one connection to SQLite keeps; there are four of them.
 
     Raises:
         ConfigError: no address of a supported database.
     """
     url = parse_url(database_url)
     if url.get_backend_name() == "sqlite":
-        sqlite = SqliteDatabase(url)
+        sqlite = SqliteDatabase(url, cache_mb=cache_mb)
         try:
             yield sqlite
         finally:
@@ -111,7 +119,14 @@ def _pass_json(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def sqlite_engine(url: URL, *, begin: str, pool_size: int, synchronous: str = "FULL") -> Engine:
+def sqlite_engine(
+    url: URL,
+    *,
+    begin: str,
+    pool_size: int,
+    synchronous: str = "FULL",
+    cache_mb: int = DEFAULT_CACHE_MB,
+) -> Engine:
     """Return an engine whose transactions start with `begin`; used by the migrations too."""
     assert url.database is not None
     Path(url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +148,7 @@ def sqlite_engine(url: URL, *, begin: str, pool_size: int, synchronous: str = "F
             "journal_mode=WAL",
             f"synchronous={synchronous}",
             "temp_store=MEMORY",
-            "cache_size=-32000",
+            f"cache_size={-cache_mb * 1_000_000 // 1024}",  # negative: KiB instead of pages
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -150,16 +165,17 @@ class SqliteDatabase:
 
     dialect = "sqlite"
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, cache_mb: int = DEFAULT_CACHE_MB) -> None:
         """Take the file's address; threads and connections start with their first use."""
         self.url = url
         self._writer = ThreadPoolExecutor(1, "lineside-write")
         self._readers = ThreadPoolExecutor(_READERS, "lineside-read")
-        self._write_engine = sqlite_engine(url, begin="BEGIN IMMEDIATE", pool_size=1)
-        self._relaxed_engine = sqlite_engine(
-            url, begin="BEGIN IMMEDIATE", pool_size=1, synchronous="NORMAL"
+        open_engine = partial(sqlite_engine, url, cache_mb=cache_mb)
+        self._write_engine = open_engine(begin="BEGIN IMMEDIATE", pool_size=1)
+        self._relaxed_engine = open_engine(
+            begin="BEGIN IMMEDIATE", pool_size=1, synchronous="NORMAL"
         )
-        self._read_engine = sqlite_engine(url, begin="BEGIN", pool_size=_READERS)
+        self._read_engine = open_engine(begin="BEGIN", pool_size=_READERS)
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run on the writing thread; transactions queue there in order."""

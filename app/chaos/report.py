@@ -103,6 +103,7 @@ def _failures(run: Outcome, share: float) -> list[str]:
     ]
     failures += [f"{role} did not come back" for role in run.damage.never_recovered]
     failures += [f"strange answer: {text}" for text in run.book.strange[:5]]
+    failures += [fault for role in run.memory.values() for fault in role["faults"]]
     return failures
 
 
@@ -227,10 +228,12 @@ def print_chaos(result: Json) -> None:
             "hit work in flight",
             "back after s (median)",
             "max",
-            "RSS max MB",
-            "MB/min",
         ],
         [_role_row(result, role) for role in _roles(result)],
+    )
+    table(
+        ["role", "RSS max MB", "between lives MB/min", "0 up to", "within lives MB/min", "0 up to"],
+        [_memory_row(role, result["memory"][role]) for role in sorted(result["memory"])],
     )
     table(
         ["fault", "times", "hit work in flight"],
@@ -283,22 +286,25 @@ def _print_uploads(uploads: Json) -> None:
 
 
 def _roles(result: Json) -> list[str]:
-    return sorted({*result["kills"], *result["memory"], *result["recovery_s"]})
+    return sorted({*result["kills"], *result["recovery_s"]})
 
 
 def _role_row(result: Json, role: str) -> list[object]:
     kills = result["kills"].get(role, {})
     back = result["recovery_s"].get(role, {})
-    memory = result["memory"].get(role, {})
-    return [
-        role,
-        kills.get("kills"),
-        kills.get("hit_work"),
-        back.get("median"),
-        back.get("max"),
-        memory.get("max_mb"),
-        memory.get("slope_mb_min"),
-    ]
+    return [role, kills.get("kills"), kills.get("hit_work"), back.get("median"), back.get("max")]
+
+
+def _memory_row(role: str, memory: Json) -> list[object]:
+    row: list[object] = [role, memory["max_mb"]]
+    for name in ("between_lives", "within_lives"):
+        slope = memory[name]
+        if slope is None:
+            row += ["too short to tell", None]
+        else:
+            told = f"{slope['mb_min']:+.1f} ± {slope['error_mb_min']:.1f} ({slope['lives']} lives)"
+            row += [told, slope["limit_mb_min"]]
+    return row
 
 
 def _result_rows(result: Json) -> list[list[object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from app.chaos.collect import read_index, read_log, read_rows, read_statuses
 from app.chaos.facts import Facts, Sent
 from app.chaos.ledger import judge, live_cases
 from app.chaos.load import STATIONS, Book, Saboteur, Station, open_http, review_some
+from app.chaos.memory import judge_memory
 from app.chaos.poison import Poisoner
 from app.chaos.product import Taught, teach
 from app.chaos.report import Outcome, figures
@@ -99,7 +100,7 @@ class _Run:
             damage=self.striker.damage,
             proxies=self.system.proxies,
             feed=self.feed,
-            memory=self.memory.figures(),
+            memory=judge_memory(self.memory.samples),
             facts=facts,
             violations=violations,
             troubles=self.troubles,
@@ -220,14 +221,15 @@ class _Run:
         raise ConfigError("the brokers do not answer after the run; see their logs")
 
     # -- telling ---------------------------------------------------------------------------
-    def _pids(self) -> dict[str, Sequence[int]]:
+    def _pids(self) -> dict[str, int]:
         children = self.system.running.supervisor.children
-        roles: dict[str, Sequence[int]] = {
-            role: (child.process.pid,)
+        roles = {
+            role: child.process.pid
             for role, child in children.items()
             if child.process is not None and child.process.returncode is None
         }
-        return roles | {"broker": self.system.broker.pids}
+        nodes = self.system.broker.pid_of_node.items()
+        return roles | {f"broker-{number}": pid for number, pid in nodes}
 
     def _works_since(self, role: str, created: float) -> float | None:
         """A role notes its address when everything in it is built; a broker just starts."""

@@ -7,9 +7,9 @@ import contextlib
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import psutil
 import websockets
@@ -18,6 +18,7 @@ from adapters.kafka.admin import KafkaAdmin, open_admin
 from adapters.kafka.connection import KafkaConnection
 from app.chaos.book import ANSWERING
 from app.chaos.facts import CommitSeen, FeedSeen
+from app.chaos.memory import Sample
 from notifier.positions import decode_position
 from pipeline.errors import LinesideError
 from schemas.message import TopicPartition
@@ -29,8 +30,6 @@ _RECONNECT_S = 0.5
 _COMMITS_EVERY_S = 2.0
 _MEMORY_EVERY_S = 1.0
 _ANSWER_LIMIT_S = 8.0
-# A process that works first grows into its buffers; what counts is what it does afterwards.
-_GROWN_UP_S = 20.0
 
 
 # -- the feed ----------------------------------------------------------------------------------
@@ -155,67 +154,30 @@ class GroupWatch:
 
 
 # -- memory ------------------------------------------------------------------------------------
-class Sample(NamedTuple):
-    """Resident memory of one process; `age_s` counts from when it could work, -1 before."""
-
-    pid: int
-    age_s: float
-    rss_bytes: int
-
-
 @dataclass(slots=True)
 class MemoryWatch:
-    """Samples the memory of every role's current processes.
+    """Samples the memory of the current process of every place: of a role, or of a node.
 
-    `works_since` says when a process of a role that was created at a time began to work, as
-    Unix times; None when it does not yet.
+    `works_since` says when a process of a place that was created at a time began to work, as
+    Unix times; None when it does not yet. Samples are kept by role; all nodes are one, `broker`.
     """
 
-    pids: Callable[[], Mapping[str, Sequence[int]]]
+    pids: Callable[[], Mapping[str, int]]
     works_since: Callable[[str, float], float | None]
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
 
     async def run(self) -> None:
         """Sample until cancelled."""
         while True:
-            for role, pids in self.pids().items():
-                for pid in pids:
-                    with contextlib.suppress(psutil.Error):
-                        process = psutil.Process(pid)
-                        since = self.works_since(role, process.create_time())
-                        age_s = -1.0 if since is None else time.time() - since
-                        rss_bytes = process.memory_info().rss
-                        self.samples[role].append(Sample(pid, age_s, rss_bytes))
+            for place, pid in self.pids().items():
+                with contextlib.suppress(psutil.Error):
+                    process = psutil.Process(pid)
+                    now = time.time()
+                    since = self.works_since(place, process.create_time())
+                    age_s = -1.0 if since is None else now - since
+                    sample = Sample(place, pid, now, age_s, process.memory_info().rss)
+                    self.samples[place.partition("-")[0]].append(sample)
             await asyncio.sleep(_MEMORY_EVERY_S)
-
-    def figures(self) -> dict[str, dict[str, float | None]]:
-        """Per role: largest size in MB, and slope in MB a minute where one can be told."""
-        return {
-            role: {
-                "max_mb": round(max(one.rss_bytes for one in samples) / 1e6, 1),
-                "slope_mb_min": slope_mb_min(samples),
-            }
-            for role, samples in sorted(self.samples.items())
-        }
-
-
-def slope_mb_min(samples: list[Sample]) -> float | None:
-    """Growth of memory within the lives of a role's processes, pooled over all of them.
-
-    Least squares with an intercept for each life, so that a restart counts as neither growth nor
-    relief. The first seconds of a life do not count. None where too little is left.
-    """
-    lives: dict[int, list[Sample]] = defaultdict(list)
-    for one in samples:
-        if one.age_s >= _GROWN_UP_S:
-            lives[one.pid].append(one)
-    above = below = 0.0
-    for life in lives.values():
-        mean_age = sum(one.age_s for one in life) / len(life)
-        mean_rss = sum(one.rss_bytes for one in life) / len(life)
-        above += sum((one.age_s - mean_age) * (one.rss_bytes - mean_rss) for one in life)
-        below += sum((one.age_s - mean_age) ** 2 for one in life)
-    return round(above / below * 60 / 1e6, 2) if below > 0 else None
 
 
 @contextlib.asynccontextmanager

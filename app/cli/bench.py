@@ -133,6 +133,7 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
 def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json: bool) -> int:
     """Pile images up while every stage stands still, then drain them: order, age, memory."""
     from app.bench import backlog as bench  # noqa: PLC0415 - needs every role
+    from app.bench.backlog_table import print_backlog  # noqa: PLC0415 - as above
     from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
 
     _check_ground()
@@ -145,7 +146,7 @@ def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json
     options = bench.BacklogOptions(images, chosen, root, rate)
     with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
         result = asyncio.run(bench.bench_backlog(Path(folder), options, _speaker()))
-    _print(result, bench.print_backlog, as_json=as_json)
+    _print(result, print_backlog, as_json=as_json)
     return 0 if result["passed"] else 1
 
 

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from app.bench.backlog_checks import (
     Ledger,
+    Patience,
     Result,
     Sample,
-    memory_fault,
+    Size,
+    judge_memory,
     oldest_ms,
     report_stage,
+    sizes_of,
 )
 
 IMAGES = 40
@@ -24,15 +29,14 @@ def _ledger() -> Ledger:
     return Ledger(numbers, results)
 
 
-def _samples(count: int = 60, *, growth_mb: float = 0.0) -> list[Sample]:
-    """Ten minutes of a drain: ages fall, memory breathes."""
+def _samples(count: int = 60) -> list[Sample]:
+    """Ten minutes of a drain: ages fall."""
     samples = []
     for look in range(count):
         share = look / (count - 1)
         age = None if look == count - 1 else 1000 * (1 - share) + 5 * (look % 3)
         lag = round(IMAGES * (1 - share))
-        rss_mb = 500 + 4 * (look % 5) + growth_mb * share
-        samples.append(Sample(600 * share, lag, age, rss_mb))
+        samples.append(Sample(600 * share, lag, age, 500.0))
     return samples
 
 
@@ -75,11 +79,77 @@ def test_other_keys_may_come_in_any_order() -> None:
     assert _faults(ledger, _samples()) == ""
 
 
-def test_memory_that_grows_is_found() -> None:
-    assert "memory grows by 20.3 MB a minute" in _faults(_ledger(), _samples(growth_mb=200))
-    assert _faults(_ledger(), _samples(growth_mb=5)) == ""
-    assert memory_fault(_samples(growth_mb=60)) is not None
-    assert memory_fault(_samples(growth_mb=60), cache_mb=30) is None
+def sizes(size_mb: Callable[[float], float], *, minutes: float = 10) -> list[Size]:
+    """Sizes every two seconds by the minute of the drain; flat memory breathes by some MB."""
+    looks = [2 * look / 60 for look in range(round(minutes * 30))]
+    return [Size(60 * at, size_mb(at) + 4 * (number % 5)) for number, at in enumerate(looks)]
+
+
+@pytest.mark.parametrize("leak_mb_per_min", [1.5, 4.2, 20.0])
+def test_memory_that_grows_to_the_end_is_found(leak_mb_per_min: float) -> None:
+    memory = judge_memory(sizes(lambda at: 200 + leak_mb_per_min * at))
+    assert memory.slope_mb_per_min == pytest.approx(leak_mb_per_min, abs=0.2)
+    assert memory.fault is not None
+    assert memory.fault.startswith(f"memory grows by {memory.slope_mb_per_min:.1f} MB a minute")
+
+
+def test_a_leak_that_only_begins_in_the_second_half_is_found() -> None:
+    assert judge_memory(sizes(lambda at: 200 + 5 * max(0.0, at - 6))).fault is not None
+
+
+def test_buffers_and_caches_may_fill_in_the_first_half() -> None:
+    memory = judge_memory(sizes(lambda at: 200 + 30 * min(at, 4)))
+    assert memory.fault is None
+    assert memory.slope_mb_per_min == pytest.approx(0, abs=0.2)
+    assert memory.peak_mb == pytest.approx(336, abs=1)
+
+
+def test_a_cache_that_fills_all_the_while_is_growth_however_bounded_it_is() -> None:
+    assert judge_memory(sizes(lambda at: 90 + 33 * at / 10)).fault is not None
+
+
+def test_a_short_drain_may_breathe_and_a_long_one_may_not_hide_a_leak_behind_that() -> None:
+    """24 MB of 1200 in one minute is an allocator; 24 MB a minute for ten minutes is a leak."""
+    assert judge_memory(sizes(lambda at: 1200 + 20 * at, minutes=2)).fault is None
+    assert judge_memory(sizes(lambda at: 1200 + 20 * at, minutes=10)).fault is not None
+
+
+def test_a_process_that_was_hardly_seen_is_not_judged() -> None:
+    assert judge_memory([]).fault is None
+    assert judge_memory([Size(0, 100), Size(0, 900)]).fault is None
+
+
+def test_a_process_that_is_gone_has_no_size() -> None:
+    samples = _samples()
+    samples[5] = samples[5]._replace(rss_mb=0.0)
+    assert len(sizes_of(samples)) == len(samples) - 1
+
+
+def test_a_drain_is_given_up_when_nothing_moves_for_two_minutes() -> None:
+    patience = Patience()
+    for now in range(0, 200, 2):
+        patience.note(now, 500 if now > 50 else 1000 - now)
+    assert patience.trouble == "nothing moved for 120 s, at 500 records"
+
+
+def test_a_broker_without_a_turn_is_no_sign_that_nothing_moves() -> None:
+    patience = Patience()
+    patience.note(0, 500)
+    for now in range(2, 290, 2):
+        patience.note(now, None)
+    for now in range(290, 400, 2):
+        patience.note(now, 500)
+    assert patience.trouble is None
+    for now in range(400, 420, 2):
+        patience.note(now, 500)
+    assert patience.trouble is not None
+
+
+def test_a_broker_that_stays_away_ends_the_wait() -> None:
+    patience = Patience()
+    for now in range(0, 310, 2):
+        patience.note(now, None)
+    assert patience.trouble == "the broker did not answer for 300 s"
 
 
 def test_what_happens_before_the_first_image_is_no_part_of_the_drain() -> None:

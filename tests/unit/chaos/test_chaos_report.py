@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,12 @@ def damage(kills: int = 2) -> Damage:
     return done
 
 
+def memory(*faults: str) -> dict[str, Any]:
+    """What is told of a role whose lives were too short for one of the slopes."""
+    between = {"mb_min": 0.1, "error_mb_min": 0.3, "limit_mb_min": 1.0, "lives": 9, "minutes": 8.0}
+    return {"max_mb": 90.0, "between_lives": between, "within_lives": None, "faults": list(faults)}
+
+
 def outcome(in_time: int = 180) -> Outcome:
     """Two minutes at 1.5 images a second that went well."""
     book = Book(asked=180, retries=Counter({"503": 3}), waits_s=[0.1, 0.2, 4.0])
@@ -42,7 +49,7 @@ def outcome(in_time: int = 180) -> Outcome:
         damage=damage(),
         proxies={"objects": FaultProxy("objects")},
         feed=FeedClient("http://127.0.0.1:1"),
-        memory={"web": {"max_mb": 90.0, "slope_mb_min": 0.1}},
+        memory={"web": memory()},
         facts=clean_history().facts(),
         violations=(),
         troubles=(),
@@ -82,6 +89,12 @@ def test_a_role_that_was_spared_fails_a_run() -> None:
     assert "web was killed 1 times in 2 minutes" in told["failures"]
 
 
+def test_memory_that_grows_fails_a_run() -> None:
+    growing = memory("memory of web grows between lives by 5.0 MB a minute")
+    told = figures(replace(outcome(), memory={"web": growing}))
+    assert told["failures"] == growing["faults"]
+
+
 def test_an_answer_that_no_interface_names_fails_a_run() -> None:
     run = outcome()
     run.book.strange.append("500: Internal Server Error")
@@ -94,3 +107,5 @@ def test_the_tables_show_the_seed_and_what_failed(capsys: pytest.CaptureFixture[
     assert "FAILED: not at rest" in shown
     assert "--seed 7" in shown
     assert "double rows" in shown
+    assert "+0.1 ± 0.3 (9 lives)" in shown
+    assert "too short to tell" in shown

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import websockets
 
-from app.chaos.watch import FeedClient, Sample, running, slope_mb_min
+from app.chaos.watch import FeedClient, MemoryWatch, running
 from notifier.positions import encode_position
 from schemas.message import TopicPartition
 from tests.services import until
@@ -17,26 +18,17 @@ from tests.services import until
 PLACE = TopicPartition("images.scored", 0)
 
 
-def life(pid: int, *, start_mb: float, mb_min: float, seconds: int = 60) -> list[Sample]:
-    return [
-        Sample(pid, float(age), int((start_mb + mb_min * age / 60) * 1e6)) for age in range(seconds)
-    ]
-
-
-def test_memory_that_grows_within_each_life_shows_though_restarts_hide_it() -> None:
-    samples = life(1, start_mb=100, mb_min=12) + life(2, start_mb=90, mb_min=12)
-    assert slope_mb_min(samples) == pytest.approx(12, abs=0.1)
-
-
-def test_a_restart_at_another_size_is_no_growth() -> None:
-    samples = life(1, start_mb=100, mb_min=0) + life(2, start_mb=400, mb_min=0)
-    assert slope_mb_min(samples) == pytest.approx(0, abs=0.01)
-
-
-def test_how_a_process_grows_up_does_not_count_and_a_short_life_says_nothing() -> None:
-    young = [Sample(1, float(age), age * 50_000_000) for age in range(20)]
-    assert slope_mb_min(young) is None
-    assert slope_mb_min(young + life(2, start_mb=100, mb_min=0)) == pytest.approx(0, abs=0.01)
+async def test_memory_is_watched_by_role_and_by_place_within_it() -> None:
+    """All nodes are one role; a process that does not work yet has no age."""
+    pids = {"web": os.getpid(), "broker-2": os.getppid(), "gone": 2**22 + 1}
+    watch = MemoryWatch(lambda: pids, lambda place, since: None if place == "web" else since)
+    async with running(watch.run):
+        await until(lambda: "broker" in watch.samples, "one round was taken")
+    (own, node) = watch.samples["web"][0], watch.samples["broker"][0]
+    assert watch.samples.keys() == {"web", "broker"}
+    assert (own.place, own.pid, own.age_s) == ("web", os.getpid(), -1.0)
+    assert own.rss_bytes > 1_000_000
+    assert (node.place, node.age_s > 0) == ("broker-2", True)
 
 
 @asynccontextmanager

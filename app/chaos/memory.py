@@ -1,0 +1,172 @@
+"""Whether memory grows while processes come and go: between lives, and within them; pure.
+
+A role that is killed every minute hides a leak twice. What one life leaks is gone with it; and
+what grows from life to life, because what a process reads at its start grows, does not show
+within any of them. So two slopes are taken. *Between lives* compares a process with its
+predecessors at the same age. *Within lives* follows each process once it has warmed up: a young
+one still fills its buffers, at a pace that says nothing of an old one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Json = dict[str, Any]
+Point = tuple[float, float, Hashable]
+
+# Before this age a process is still being filled by its first work.
+YOUNG_S = 20.0
+# From this age on a process has warmed up (docs/chaos.md, "Memory").
+WARM_S = 90.0
+# Ages that count as the same.
+_AGE_STEP_S = 10.0
+# Fewer lives, or less warm time of all together, say nothing.
+LEAST_LIVES = 3
+LEAST_WARM_S = 60.0
+# What counts as about 0: an allocator gives back late, so the same work at another moment leaves
+# a process this much larger or smaller, and the slope through such points is not exactly 0.
+LIMIT_MB_PER_MIN = 1.0
+BREATHING_SHARE = 0.02
+
+
+class Sample(NamedTuple):
+    """Resident memory of one process, which is one life of its `place` (a role, or a node).
+
+    `at_s` counts from any moment that all samples share, `age_s` from when the process could
+    work, -1 before.
+    """
+
+    place: str
+    pid: int
+    at_s: float
+    age_s: float
+    rss_bytes: int
+
+
+def limit_mb_per_min(size_mb: float, minutes: float) -> float:
+    """Return the largest slope that counts as about 0, of a size that was watched so long."""
+    return max(LIMIT_MB_PER_MIN, BREATHING_SHARE * size_mb / minutes)
+
+
+class Slope(NamedTuple):
+    """A growth in MB a minute, its standard error, the lives and the minutes that it is from."""
+
+    mb_min: float
+    error_mb_min: float
+    lives: int
+    minutes: float
+
+    def limit_mb_min(self, size_mb: float) -> float:
+        """Largest slope of a process of this size that counts as about 0."""
+        return limit_mb_per_min(size_mb, self.minutes)
+
+    def grows(self, size_mb: float) -> bool:
+        """Whether it is above the limit, and more than the scatter of the lives explains."""
+        return self.mb_min > max(self.limit_mb_min(size_mb), 2 * self.error_mb_min)
+
+    def as_json(self, size_mb: float) -> Json:
+        """Figures for a report."""
+        return {
+            "mb_min": round(self.mb_min, 2),
+            "error_mb_min": round(self.error_mb_min, 2),
+            "limit_mb_min": round(self.limit_mb_min(size_mb), 2),
+            "lives": self.lives,
+            "minutes": round(self.minutes, 1),
+        }
+
+
+def between_lives(samples: Sequence[Sample]) -> Slope | None:
+    """Growth from life to life at equal age; None where too few lives reached the same age.
+
+    Least squares of size against the moment, with an intercept for each place and age, so that
+    neither warming up nor a difference between nodes is growth.
+    """
+    cells: dict[tuple[str, int], dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for one in samples:
+        if one.age_s >= YOUNG_S:
+            cells[one.place, int(one.age_s // _AGE_STEP_S)][one.pid].append(one)
+    groups = [
+        [
+            (_mean(one.at_s for one in life), _mean(one.rss_bytes for one in life), pid)
+            for pid, life in lives.items()
+        ]
+        for lives in cells.values()
+        if len(lives) > 1
+    ]
+    slope = _slope(groups)
+    return slope if slope is not None and slope.lives >= LEAST_LIVES else None
+
+
+def within_lives(samples: Sequence[Sample]) -> Slope | None:
+    """Growth within lives that have warmed up, an intercept each; None where too little is."""
+    lives: dict[int, list[Sample]] = defaultdict(list)
+    for one in samples:
+        if one.age_s >= WARM_S:
+            lives[one.pid].append(one)
+    warm_s = sum(life[-1].age_s - life[0].age_s for life in lives.values())
+    if warm_s < LEAST_WARM_S:
+        return None
+    groups = [
+        # Samples of a second are no independent witnesses; half minutes nearly are.
+        [(one.at_s, float(one.rss_bytes), (pid, one.age_s // 30)) for one in life]
+        for pid, life in lives.items()
+    ]
+    slope = _slope(groups)
+    return None if slope is None else slope._replace(lives=len(lives), minutes=warm_s / 60)
+
+
+def judge_memory(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Json]:
+    """Return per role its largest size, both slopes, and sentences about what grows."""
+    return {role: _judge(role, of_role) for role, of_role in sorted(samples.items()) if of_role}
+
+
+def _judge(role: str, samples: Sequence[Sample]) -> Json:
+    size_mb = _mean(one.rss_bytes for one in samples if one.age_s >= 0) / 1e6
+    slopes = {"between lives": between_lives(samples), "within lives": within_lives(samples)}
+    return {
+        "max_mb": round(max(one.rss_bytes for one in samples) / 1e6, 1),
+        **{
+            name.replace(" ", "_"): None if slope is None else slope.as_json(size_mb)
+            for name, slope in slopes.items()
+        },
+        "faults": [
+            f"memory of {role} grows {name} by {slope.mb_min:.1f} MB a minute "
+            f"(about 0 is up to {slope.limit_mb_min(size_mb):.1f})"
+            for name, slope in slopes.items()
+            if slope is not None and slope.grows(size_mb)
+        ],
+    }
+
+
+def _slope(groups: Sequence[Sequence[Point]]) -> Slope | None:
+    """Fit (seconds, bytes, witness) with one slope and an intercept for each group.
+
+    The standard error counts witnesses, not points: those of one life err together.
+    """
+    centred = [point for group in groups for point in _centre(group)]
+    spread = sum(at * at for at, _, _ in centred)
+    if spread == 0:
+        return None
+    slope = sum(at * size for at, size, _ in centred) / spread
+    pulls: dict[Hashable, float] = defaultdict(float)
+    for at, size, witness in centred:
+        pulls[witness] += at * (size - slope * at)
+    count = len(pulls)
+    inflation = count / (count - 1) if count > 1 else math.inf
+    error = math.sqrt(inflation * sum(pull * pull for pull in pulls.values())) / spread
+    times = [at for group in groups for at, _, _ in group]
+    minutes = (max(times) - min(times)) / 60
+    return Slope(slope * 60 / 1e6, error * 60 / 1e6, count, minutes)
+
+
+def _centre(group: Sequence[Point]) -> list[Point]:
+    mean_at, mean_size = _mean(at for at, _, _ in group), _mean(size for _, size, _ in group)
+    return [(at - mean_at, size - mean_size, witness) for at, size, witness in group]
+
+
+def _mean(numbers: Any) -> float:
+    listed = list(numbers)
+    return sum(listed) / len(listed) if listed else 0.0
