@@ -243,8 +243,6 @@ class EmbeddedBroker:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in a terminal must not stop it before its users
-                # The heaps of its C library stay few as well (see `java_command` for Java's).
-                env={"MALLOC_ARENA_MAX": "2", **os.environ},
                 preexec_fn=die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
             )
 

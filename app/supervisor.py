@@ -26,9 +26,6 @@ HEALTHY_AFTER_S = 30.0
 STOP_DEADLINE_S = 15.0
 LOG_LIMIT_BYTES = 20_000_000
 PARENT_VARIABLE = "LINESIDE_PARENT_PID"
-# glibc gives threads heaps of their own, up to eight a core, and each keeps what its threads once
-# needed: a tenth of a role that decodes pictures on many threads, and later the more.
-_FEW_HEAPS = {"MALLOC_ARENA_MAX": "2"}
 
 _PR_SET_PDEATHSIG = 1
 
@@ -128,12 +125,7 @@ class Supervisor:
                 stderr=log,
                 # Its own session: Ctrl-C reaches the supervisor alone, which stops in order.
                 start_new_session=True,
-                env={
-                    **_FEW_HEAPS,
-                    **os.environ,
-                    **self.environment,
-                    PARENT_VARIABLE: str(os.getpid()),
-                },
+                env={**os.environ, **self.environment, PARENT_VARIABLE: str(os.getpid())},
             )
         child.started_at = time.monotonic()
         self._write()

@@ -148,7 +148,7 @@ def sqlite_engine(
             "journal_mode=WAL",
             f"synchronous={synchronous}",
             "temp_store=MEMORY",
-            f"cache_size={-cache_mb * 1_000_000 // 1024}",  # negative: KiB instead of pages
+            f"cache_size=-{cache_mb * 1_000_000 // 1024}",  # negative: KiB instead of pages
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

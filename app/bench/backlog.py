@@ -84,7 +84,11 @@ _SHOW_EVERY_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class BacklogOptions:
-    """What to pile up. `rate` is how many images a second the cameras took meanwhile."""
+    """What to pile up. `rate` is how many images a second the cameras took meanwhile.
+
+    Stages that others wait for come first, as in `STAGES`: whoever is looked at later must not
+    have been empty before.
+    """
 
     images: int
     stages: tuple[str, ...]
@@ -110,9 +114,9 @@ async def bench_backlog(folder: Path, options: BacklogOptions, say: Say) -> Json
     """
     settings = Settings(state_dir=folder / "state", web=WebSettings(port=free_port()))
     say("teaching the products")
-    async with running_system(settings, roles=_TEACHERS) as running:
-        await asyncio.to_thread(_teach, running.url, options.root)
-    async with running_system(settings, roles=()) as running:
+    async with running_system(settings, roles=_TEACHERS, on_step=say) as running:
+        await asyncio.to_thread(_teach, running.url, options.root, say)
+    async with running_system(settings, roles=(), on_step=say) as running:
         connection = KafkaConnection(running.bootstrap_servers)
         say(f"publishing {options.images} images while every stage stands still")
         backlog = await _pile_up(settings, connection, options)
@@ -128,7 +132,8 @@ async def bench_backlog(folder: Path, options: BacklogOptions, say: Say) -> Json
         for stage, ledger in ledgers.items()
     }
     faults = [f"{stage}: {fault}" for stage, one in reports.items() for fault in one.faults]
-    faults += watch.faults
+    faults += [f"{stage} died {count} times" for stage, count in watch.deaths.items()]
+    faults += [watch.trouble] if watch.trouble else []
     sizes = {stage: sizes_of(draining(samples)) for stage, samples in watch.samples.items()}
     memory = {role: judge_memory(one) for role, one in {**sizes, "broker": watch.broker}.items()}
     faults += [f"{role}: {one.fault}" for role, one in memory.items() if one.fault]
@@ -149,10 +154,11 @@ async def bench_backlog(folder: Path, options: BacklogOptions, say: Say) -> Json
     }
 
 
-def _teach(url: str, root: Path) -> None:
+def _teach(url: str, root: Path, say: Say) -> None:
     with Client(url) as client:
         for folder in read_data_folder(root):
             import_product(client, plan_of(root, folder), lambda *_: None)
+            say(f"{folder.code} is learnt")
 
 
 # -- piling up ------------------------------------------------------------------------------
@@ -246,7 +252,8 @@ class _Watch:
     say: Say
     samples: dict[str, list[Sample]] = field(default_factory=lambda: defaultdict(list))
     broker: list[Size] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
+    deaths: dict[str, int] = field(default_factory=dict)
+    trouble: str | None = None
     elapsed_s: float = 0.0
 
     async def until_drained(self) -> None:
@@ -266,7 +273,7 @@ class _Watch:
             if lag == 0:
                 return
             await asyncio.sleep(_LOOK_EVERY_S)
-        self.faults.append(patience.trouble)
+        self.trouble = patience.trouble
 
     async def _look_at_all(self) -> bool:
         """Sample every stage; False where a busy broker did not answer in time."""
@@ -299,7 +306,7 @@ class _Watch:
     def _rss_mb(self, stage: str) -> float:
         child = self.running.supervisor.children[stage]
         if child.restarts:
-            self.faults = [f"{stage} died {child.restarts} times"]
+            self.deaths[stage] = child.restarts
         process = child.process
         return 0.0 if process is None else _rss_mb(process.pid)
 

@@ -20,9 +20,13 @@ def print_backlog(result: Json) -> None:
     ]  # fmt: skip
     table(["stage", "results", "lost", "double", "late", "images/s"], rows)
     memory = [
-        [role, one["peak_mb"], f"{one['slope_mb_per_min']:+.2f}", one["limit_mb_per_min"]]
+        [role, one["peak_mb"], _told(one["slope_mb_per_min"]), one["limit_mb_per_min"]]
         for role, one in result["memory"].items()
     ]
     table(["role", "RSS max MB", "second half MB/min", "0 up to"], memory)
     for fault in result["faults"]:
         print(f"✖ {fault}")  # noqa: T201 - a bench prints
+
+
+def _told(slope: float | None) -> str:
+    return "too short to tell" if slope is None else f"{slope:+.2f}"

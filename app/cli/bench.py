@@ -137,9 +137,10 @@ def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json
     from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
 
     _check_ground()
-    chosen = tuple(stages.split(","))
-    if unknown := set(chosen) - set(bench.STAGES):
+    named = set(stages.split(","))
+    if unknown := named - set(bench.STAGES):
         raise click.UsageError(f"--stages: {min(unknown)} is none of {','.join(bench.STAGES)}")
+    chosen = tuple(stage for stage in bench.STAGES if stage in named)
     if root is None:
         root = read_settings().state_dir.resolve() / "data"
         prepare(root)

@@ -9,7 +9,12 @@ import pytest
 
 from adapters import kafka_runtime
 from adapters.embedded_broker import read_broker_file
-from adapters.embedded_node import allocate_ports, read_log_tail, write_properties
+from adapters.embedded_node import (
+    allocate_ports,
+    java_command,
+    read_log_tail,
+    write_properties,
+)
 from adapters.kafka_runtime import find_jars, find_java
 from pipeline.errors import ConfigError
 from schemas.topics import DAY_MS, TOPICS
@@ -67,6 +72,14 @@ def test_a_cluster_needs_two_of_three_copies(tmp_path: Path) -> None:
     assert settings["default.replication.factor"] == "3"
     assert settings["min.insync.replicas"] == "2"
     assert settings["controller.quorum.voters"].count("@") == 3
+
+
+def test_a_node_takes_all_of_its_heap_at_its_start() -> None:
+    """What grows afterwards would else be a heap that nobody had limited yet, or a leak."""
+    command = java_command("java", [Path("kafka.jar")])
+    sizes = {part[:4]: part[4:] for part in command if part.startswith(("-Xms", "-Xmx"))}
+    assert sizes["-Xms"] == sizes["-Xmx"]
+    assert "-XX:+AlwaysPreTouch" in command
 
 
 def test_the_last_words_of_a_node_fit_on_one_line(tmp_path: Path) -> None:

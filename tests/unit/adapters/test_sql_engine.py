@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,16 @@ async def test_a_cancelled_write_is_whole_and_its_error_rolls_back(tmp_path: Pat
     with sqlite3.connect(tmp_path / "a.db") as file:
         assert file.execute("SELECT n FROM one").fetchall() == [(1,)]
     file.close()
+
+
+@pytest.mark.parametrize("cache_mb", [1, 4])
+async def test_a_connection_keeps_no_more_pages_than_the_setting_says(
+    tmp_path: Path, cache_mb: int
+) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path}/a.db"
+    await migrate(url)
+    async with open_database(url, cache_mb=cache_mb) as database:
+        for run in (database.read, database.write, partial(database.write, durable=False)):
+            kept = await run(lambda c: c.execute(text("PRAGMA cache_size")).scalar_one())
+            assert -kept * 1024 <= cache_mb * 1_000_000
+            assert -kept * 1024 > 0.99 * cache_mb * 1_000_000

@@ -109,14 +109,16 @@ def test_a_cache_that_fills_all_the_while_is_growth_however_bounded_it_is() -> N
 
 
 def test_a_short_drain_may_breathe_and_a_long_one_may_not_hide_a_leak_behind_that() -> None:
-    """24 MB of 1200 in one minute is an allocator; 24 MB a minute for ten minutes is a leak."""
-    assert judge_memory(sizes(lambda at: 1200 + 20 * at, minutes=2)).fault is None
-    assert judge_memory(sizes(lambda at: 1200 + 20 * at, minutes=10)).fault is not None
+    """20 MB of 1200 in two minutes is an allocator; for five minutes it is a leak."""
+    assert judge_memory(sizes(lambda at: 1200 + 10 * at, minutes=4.2)).fault is None
+    assert judge_memory(sizes(lambda at: 1200 + 10 * at, minutes=10)).fault is not None
 
 
 def test_a_process_that_was_hardly_seen_is_not_judged() -> None:
     assert judge_memory([]).fault is None
-    assert judge_memory([Size(0, 100), Size(0, 900)]).fault is None
+    young = judge_memory(sizes(lambda at: 100 + 20 * at, minutes=3))
+    assert (young.slope_mb_per_min, young.fault) == (None, None)
+    assert young.peak_mb > 150
 
 
 def test_a_process_that_is_gone_has_no_size() -> None:
