@@ -113,8 +113,8 @@ async def bench_backlog(folder: Path, options: BacklogOptions, say: Say) -> Json
         say: told of every step and every few seconds of the drain.
     """
     settings = Settings(state_dir=folder / "state", web=WebSettings(port=free_port()))
-    say("teaching the products")
     async with running_system(settings, roles=_TEACHERS, on_step=say) as running:
+        say("teaching the products")
         await asyncio.to_thread(_teach, running.url, options.root, say)
     async with running_system(settings, roles=(), on_step=say) as running:
         connection = KafkaConnection(running.bootstrap_servers)

@@ -92,6 +92,17 @@ def test_a_leak_in_one_long_life_is_found(seed: int) -> None:
     assert "within lives" in faults(lives(leaks, count=1, life_s=600, seed=seed))
 
 
+def test_lives_that_become_longer_are_no_growth_between_them() -> None:
+    """An old process is larger than a young one, and old ones come late in such a run."""
+    samples = []
+    for life in range(8):
+        long_s = 30 + 8 * life
+        one_life = lives(lambda _, age: 200 + 90 * age, count=1, life_s=long_s, scatter_mb=0)
+        samples += [one._replace(pid=life, at_s=one.at_s + 70 * life) for one in one_life]
+    assert between_lives(samples) is not None
+    assert "between lives" not in faults(samples)
+
+
 def test_nodes_of_different_sizes_that_change_places_are_no_growth() -> None:
     samples = lives(lambda *_: 300, place="broker-1", count=3, life_s=60)
     later = lives(lambda *_: 400, place="broker-2", count=3, life_s=60)
