@@ -68,6 +68,13 @@ def _time(name: str, **kwargs: Any) -> Column[datetime]:
 # SQLite numbers rows by itself only for a plain INTEGER key.
 _ROW_ID = BigInteger().with_variant(Integer, "sqlite")
 
+# Images that wait for a verdict, in words that each database recognises as its index's own.
+_WAITING = "state = 'accepted' AND status = 'pending' AND verdict IS NULL AND "
+IS_WAITING = {
+    "sqlite": text(_WAITING + "is_quiet = 0"),
+    "postgresql": text(_WAITING + "NOT is_quiet"),
+}
+
 images = Table(
     "images",
     metadata,
@@ -116,6 +123,15 @@ images = Table(
         "received_at",
         sqlite_where=text("is_open_alarm = 1"),
         postgresql_where=text("is_open_alarm"),
+    ),
+    Index(
+        "images_waiting",
+        # Always the same, yet named: without them SQLite prefers wider indexes.
+        "status",
+        "verdict",
+        "received_at",
+        sqlite_where=IS_WAITING["sqlite"],
+        postgresql_where=IS_WAITING["postgresql"],
     ),
     Index(
         "images_storing",
