@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from pipeline.errors import TransientError
 from pipeline.ports import Clock, EventSink, Lease, Outbox
@@ -14,6 +14,12 @@ logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 2.0
 _ANOTHER_RELAYS_AFTER_S = 2.0
+# The lease is given up and taken anew this often, since a fence lapses with the weeks.
+_LEASE_S = 86_400.0
+
+
+async def no_fence() -> None:
+    """Keep nobody out (for a sink whose batches are never late)."""
 
 
 class Relay:
@@ -21,7 +27,8 @@ class Relay:
 
     Rows written by another process are found by a poll. A batch that fails stops the relay
     until it succeeds: later rows never overtake it (streaming.md section 10). A relay that lost its
-    lease sends nothing any more; what it had in flight the next relay sends again, first of all.
+    lease sends nothing any more; what it had in flight the next relay sends again, first of all,
+    and `take_over` keeps it from landing after that.
     """
 
     name = "relay"
@@ -34,13 +41,15 @@ class Relay:
         clock: Clock,
         poll_s: float = 1.0,
         batch: int = 200,
+        take_over: Callable[[], Awaitable[None]] = no_fence,
     ) -> None:
-        """Only assign."""
+        """`take_over` makes the sink refuse what former holders of the lease have on its way."""
         self._outbox = outbox
         self._sink = sink
         self._clock = clock
         self._poll_s = poll_s
         self._batch = batch
+        self._take_over = take_over
         self._news = asyncio.Event()
         self._trouble: str | None = None
         self._waits_since_s: float | None = None
@@ -67,7 +76,9 @@ class Relay:
             try:
                 async with self._outbox.lease() as lease:
                     self._waits_since_s = None
-                    while True:
+                    await self._take_over()
+                    until_s = self._clock.monotonic() + _LEASE_S
+                    while self._clock.monotonic() < until_s:
                         self._news.clear()
                         await self._drain(lease)
                         failures = 0

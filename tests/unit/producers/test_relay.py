@@ -152,6 +152,34 @@ async def test_a_relay_that_lost_its_lease_sends_nothing_more(rig: IngestRig) ->
         assert sent[:2] == [2, 2]
 
 
+async def test_a_relay_keeps_out_its_predecessors_before_it_sends_and_does_so_every_day(
+    rig: IngestRig,
+) -> None:
+    done: list[str] = []
+
+    class Noted:
+        async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
+            done.append("sent")
+            return await rig.broker.publish(messages)
+
+    async def take_over() -> None:
+        done.append("taken over")
+        if len(done) == 1:
+            raise DependencyDownError("kafka", "away")
+
+    await upload(rig, 1)
+    relay = Relay(rig.outbox, Noted(), clock=rig.clock, poll_s=0.01, take_over=take_over)
+    async with running(relay):
+        await rig.clock.advance(10)
+        await until_published(rig, 1)
+        assert done == ["taken over", "taken over", "sent"]
+        await rig.clock.advance(86_400)
+        await upload(rig, 1)
+        async with asyncio.timeout(5):
+            while done[3:4] != ["taken over"]:  # noqa: ASYNC110 - polls a fake
+                await asyncio.sleep(0.005)
+
+
 async def test_a_relay_that_waits_for_another_ones_end_is_no_reason_to_be_unready(
     rig: IngestRig,
 ) -> None:
