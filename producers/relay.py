@@ -7,8 +7,8 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from pipeline.errors import TransientError
-from pipeline.ports import Clock, EventSink, Lease, Outbox
+from pipeline.errors import PoisonError, TransientError
+from pipeline.ports import Clock, EventSink, Lease, Outbox, OutboxRow
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,8 @@ class Relay:
     """Publishes what the outbox holds, at least once; `wake` after each append.
 
     Rows written by another process are found by a poll. A batch that fails stops the relay
-    until it succeeds: later rows never overtake it (streaming.md section 10). A relay that lost its
+    until it succeeds: later rows never overtake it (streaming.md section 10). Only a message that
+    can never be published is set aside for good. A relay that lost its
     lease sends nothing any more; what it had in flight the next relay sends again, first of all,
     and `take_over` keeps it from landing after that.
     """
@@ -98,9 +99,33 @@ class Relay:
             # After the rows were read and before they are sent: another relay, to which the lease
             # may have gone, begins with these same rows, so that nothing overtakes them.
             await lease.check()
-            positions = await self._sink.publish([row.message for row in rows])
-            pairs = zip(rows, positions, strict=True)
-            await self._outbox.mark_published({row.row_id: position for row, position in pairs})
+            try:
+                await self._publish(rows)
+            except PoisonError:
+                # Nothing of the batch was published. One of it can never be; the others go.
+                await self._one_by_one(rows, lease)
+
+    async def _publish(self, rows: Sequence[OutboxRow]) -> None:
+        positions = await self._sink.publish([row.message for row in rows])
+        pairs = zip(rows, positions, strict=True)
+        await self._outbox.mark_published({row.row_id: position for row, position in pairs})
+
+    async def _one_by_one(self, rows: Sequence[OutboxRow], lease: Lease) -> None:
+        for row in rows:
+            await lease.check()
+            try:
+                await self._publish([row])
+            except PoisonError as error:
+                await self._outbox.set_aside(row.row_id, f"{error.reason}: {error}")
+                fields = {
+                    "action": "outbox_row_refused",
+                    "row_id": row.row_id,
+                    "topic": row.message.topic,
+                    "key": (row.message.key or b"").decode("utf-8", "replace"),
+                    "reason": str(error),
+                }
+                told = "an event can never be published and is set aside"
+                logger.error(told, extra=fields)  # noqa: TRY400 - the reason says all
 
     async def _wait_for_news(self) -> None:
         with contextlib.suppress(TimeoutError):

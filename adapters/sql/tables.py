@@ -381,10 +381,18 @@ outbox = Table(
     _time("published_at"),
     Column("partition", Integer),
     Column("offset", BigInteger),
+    # Why it can never be published, if so; `published_at` stays empty then.
+    _text("refused"),
     Index(
         "outbox_pending",
         "id",
-        sqlite_where=text("published_at IS NULL"),
-        postgresql_where=text("published_at IS NULL"),
+        sqlite_where=text("published_at IS NULL AND refused IS NULL"),
+        postgresql_where=text("published_at IS NULL AND refused IS NULL"),
+    ),
+    Index(
+        "outbox_refused",
+        "id",
+        sqlite_where=text("refused IS NOT NULL"),
+        postgresql_where=text("refused IS NOT NULL"),
     ),
 )
