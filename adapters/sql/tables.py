@@ -333,6 +333,7 @@ banks = Table(
     _text("product", primary_key=True),
     _text("version", primary_key=True),
     *_state_columns()[1:],
+    Index("banks_by_event", "event_id"),
 )
 
 cases = Table(
@@ -344,6 +345,7 @@ cases = Table(
     Column("decision", String(4), nullable=False),
     Column("sha256", String(64), nullable=False),
     Index("cases_by_product", "product", "occurred_at"),
+    Index("cases_by_event", "event_id"),
 )
 
 manuals = Table(
@@ -354,6 +356,7 @@ manuals = Table(
     _text("title", nullable=False),
     Column("sha256", String(64), nullable=False),
     Index("manuals_by_product", "product", "occurred_at"),
+    Index("manuals_by_event", "event_id"),
 )
 
 defect_types = Table(
