@@ -34,6 +34,11 @@ def default_url() -> str:
         return "http://127.0.0.1:5000"
 
 
+def product_path(code: str, *more: str) -> str:
+    """Return a product's path, whatever its code holds."""
+    return "/".join(("/v1/products", *(quote(part, safe="") for part in (code, *more))))
+
+
 class Client:
     """One connection. Overload (429, 503, 507) is waited out as the server asks, for a minute.
 
@@ -101,7 +106,7 @@ class Client:
 
     def put_product(self, code: str, **settings: Any) -> Json:
         """Create a product or change what differs; returns its record."""
-        path = f"/v1/products/{quote(code)}"
+        path = product_path(code)
         try:
             current = self.get(path)
         except RefusedError as error:
@@ -138,7 +143,7 @@ class Client:
         Raises:
             RefusedError: `bank_failed`, with the builder's reason.
         """
-        job = self.call("POST", f"/v1/products/{quote(code)}/banks", json={"requested_by": "cli"})
+        job = self.call("POST", product_path(code, "banks"), json={"requested_by": "cli"})
         while True:
             state = self.get(job["job_url"])
             on_progress(state)

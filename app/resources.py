@@ -13,6 +13,7 @@ from adapters.clock import SystemClock
 from adapters.embedded_broker import read_broker_file
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.extent import KafkaDescribeLog
+from adapters.kafka.fenced_sink import FencedKafkaSink
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource, kafka_source
@@ -41,6 +42,7 @@ class Resources:
     open_reader: OpenReader
     peek: KafkaPeek
     sink: KafkaSink
+    relay_sink: FencedKafkaSink
     objects: Objects
     database: Database
     inspections: SqlInspections
@@ -153,6 +155,8 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
         open_database(settings.database_url, cache_mb=settings.database.cache_mb) as database,
     ):
         sink = KafkaSink(connection)
+        # Connects when the relay takes it over.
+        relay_sink = FencedKafkaSink(connection, "lineside.relay")
         try:
             yield Resources(
                 settings=settings,
@@ -161,6 +165,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 open_reader=SteadyOpenReader(KafkaOpenReader(connection), SystemClock()),
                 peek=KafkaPeek(connection),
                 sink=sink,
+                relay_sink=relay_sink,
                 objects=objects,
                 database=database,
                 inspections=SqlInspections(database, timezone=settings.site.timezone),
@@ -172,6 +177,7 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 on_append=on_append,
             )
         finally:
+            await relay_sink.close()
             await sink.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
 from app.settings import Settings
@@ -24,9 +25,9 @@ _HEADERS = {
         "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
         "connect-src 'self' ws: wss:; object-src 'none'; base-uri 'self'; frame-ancestors 'self'"
     ),
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _OLD_NAMES = {
     "/matching.html": "./",
     "/dashboard.html": "./admin",
@@ -56,7 +57,28 @@ def build_web_app(settings: Settings, parts: WebParts) -> Any:
         tokens=tuple(token.get_secret_value() for token in settings.web.tokens),
         allowed_origins=settings.web.allowed_origins,
     )
-    return Access(app, rules, monotonic=parts.monotonic)
+    return Unsniffed(Access(app, rules, monotonic=parts.monotonic))
+
+
+class Unsniffed:
+    """ASGI middleware: no answer, be it JSON or a script, is taken for something else."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Only assign."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Add the header where it is missing."""
+
+        async def send_named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ())]
+                if all(name != _NO_SNIFFING[0] for name, _ in headers):
+                    headers.append(_NO_SNIFFING)
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_named if scope["type"] == "http" else send)
 
 
 def _life(parts: WebParts) -> APIRouter:

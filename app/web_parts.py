@@ -101,7 +101,8 @@ async def open_web(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
 def _build(kit: Kit) -> WebRole:
     resources, clock = kit.resources, kit.clock
-    relay = Relay(resources.outbox, resources.sink, clock=clock)
+    sink = resources.relay_sink
+    relay = Relay(resources.outbox, sink, clock=clock, take_over=sink.take_over)
     resources.on_append.append(relay.wake)
     feed = Feed(
         Hub(), resources.open_reader, resources.describe_log, clock=clock, telemetry=kit.telemetry

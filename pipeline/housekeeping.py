@@ -28,19 +28,26 @@ class Reservations(Protocol):
 
 
 class OutboxBacklog(NamedTuple):
-    """What waits for the relay; `oldest_at` is None when nothing does."""
+    """What waits for the relay; `oldest_at` is None when nothing does.
+
+    `refused` rows were set aside, since they can never be published.
+    """
 
     rows: int
     oldest_at: datetime | None
+    refused: int = 0
 
 
 class OutboxKeeping(Protocol):
     """What the outbox holds, and what it need not hold any longer."""
 
     async def backlog(self) -> OutboxBacklog:
-        """Count the rows that wait."""
+        """Count the rows that wait, and those that were set aside."""
         ...
 
     async def prune(self, before: datetime, limit: int) -> int:
-        """Drop the oldest rows that were published before then; returns how many, 0 at the end."""
+        """Drop the oldest rows that were published before then; returns how many, 0 at the end.
+
+        Rows that were set aside stay.
+        """
         ...

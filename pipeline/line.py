@@ -29,14 +29,20 @@ _GAPS = 3
 UNEXPECTED_SOURCES = frozenset({"console"})
 # Judging takes well under a second: an image older than this waits for something.
 LATE_AFTER_S = 10.0
+# A banner needs no more: beyond this many a backlog is told as "10,000+", at a bounded cost.
+MOST_COUNTED = 10_000
 
 
 class Waiting(NamedTuple):
-    """Images without a verdict: the oldest, when it was received, how many there are."""
+    """Images without a verdict: the oldest, when it was received, how many there are.
+
+    `images` ends at `MOST_COUNTED`; `has_more` then says that there are more than that.
+    """
 
     image_id: str
     received_at: datetime
     images: int
+    has_more: bool = False
 
 
 class Arrivals(Protocol):

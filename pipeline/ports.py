@@ -261,6 +261,10 @@ class Outbox(Protocol):
         """Note where rows were published."""
         ...
 
+    async def set_aside(self, row_id: int, reason: str) -> None:
+        """Keep a row that can never be published, and why; it is pending no more."""
+        ...
+
     def lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only relay, and stay it until the context ends or the lease is lost."""
         ...

@@ -5,23 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
-from pipeline.errors import TransientError
-from pipeline.ports import Clock, EventSink, Lease, Outbox
+from pipeline.errors import PoisonError, TransientError
+from pipeline.ports import Clock, EventSink, Lease, Outbox, OutboxRow
 
 logger = logging.getLogger(__name__)
 
 _LONGEST_PAUSE_S = 2.0
 _ANOTHER_RELAYS_AFTER_S = 2.0
+# The lease is given up and taken anew this often, since a fence lapses with the weeks.
+_LEASE_S = 86_400.0
+
+
+async def no_fence() -> None:
+    """Keep nobody out (for a sink whose batches are never late)."""
 
 
 class Relay:
     """Publishes what the outbox holds, at least once; `wake` after each append.
 
     Rows written by another process are found by a poll. A batch that fails stops the relay
-    until it succeeds: later rows never overtake it (streaming.md section 10). A relay that lost its
-    lease sends nothing any more; what it had in flight the next relay sends again, first of all.
+    until it succeeds: later rows never overtake it (streaming.md section 10). Only a message that
+    can never be published is set aside for good. A relay that lost its
+    lease sends nothing any more; what it had in flight the next relay sends again, first of all,
+    and `take_over` keeps it from landing after that.
     """
 
     name = "relay"
@@ -34,13 +42,15 @@ class Relay:
         clock: Clock,
         poll_s: float = 1.0,
         batch: int = 200,
+        take_over: Callable[[], Awaitable[None]] = no_fence,
     ) -> None:
-        """Only assign."""
+        """`take_over` makes the sink refuse what former holders of the lease have on its way."""
         self._outbox = outbox
         self._sink = sink
         self._clock = clock
         self._poll_s = poll_s
         self._batch = batch
+        self._take_over = take_over
         self._news = asyncio.Event()
         self._trouble: str | None = None
         self._waits_since_s: float | None = None
@@ -67,7 +77,9 @@ class Relay:
             try:
                 async with self._outbox.lease() as lease:
                     self._waits_since_s = None
-                    while True:
+                    await self._take_over()
+                    until_s = self._clock.monotonic() + _LEASE_S
+                    while self._clock.monotonic() < until_s:
                         self._news.clear()
                         await self._drain(lease)
                         failures = 0
@@ -87,9 +99,33 @@ class Relay:
             # After the rows were read and before they are sent: another relay, to which the lease
             # may have gone, begins with these same rows, so that nothing overtakes them.
             await lease.check()
-            positions = await self._sink.publish([row.message for row in rows])
-            pairs = zip(rows, positions, strict=True)
-            await self._outbox.mark_published({row.row_id: position for row, position in pairs})
+            try:
+                await self._publish(rows)
+            except PoisonError:
+                # Nothing of the batch was published. One of it can never be; the others go.
+                await self._one_by_one(rows, lease)
+
+    async def _publish(self, rows: Sequence[OutboxRow]) -> None:
+        positions = await self._sink.publish([row.message for row in rows])
+        pairs = zip(rows, positions, strict=True)
+        await self._outbox.mark_published({row.row_id: position for row, position in pairs})
+
+    async def _one_by_one(self, rows: Sequence[OutboxRow], lease: Lease) -> None:
+        for row in rows:
+            await lease.check()
+            try:
+                await self._publish([row])
+            except PoisonError as error:
+                await self._outbox.set_aside(row.row_id, f"{error.reason}: {error}")
+                fields = {
+                    "action": "outbox_row_refused",
+                    "row_id": row.row_id,
+                    "topic": row.message.topic,
+                    "key": (row.message.key or b"").decode("utf-8", "replace"),
+                    "reason": str(error),
+                }
+                told = "an event can never be published and is set aside"
+                logger.error(told, extra=fields)  # noqa: TRY400 - the reason says all
 
     async def _wait_for_news(self) -> None:
         with contextlib.suppress(TimeoutError):

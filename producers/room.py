@@ -128,6 +128,7 @@ class Room:
         age_s = (self._clock.now() - oldest_at).total_seconds() if oldest_at else 0.0
         self._telemetry.gauge("outbox_pending", self._backlog.rows)
         self._telemetry.gauge("outbox_oldest_seconds", max(0.0, age_s))
+        self._telemetry.gauge("outbox_refused", self._backlog.refused)
         refusal = self._refusal()
         if (refusal is not None) != was_refused:
             fields = {"action": "room_changed", "reason": refusal.detail if refusal else None}

@@ -87,6 +87,7 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
         "open_reader": broker.open_reader,
         "peek": peek_nothing,
         "sink": broker,
+        "relay_sink": None,
         "objects": MemoryObjects(),
         "database": None,
         "inspections": MemoryInspections(tables),

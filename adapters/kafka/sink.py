@@ -96,21 +96,16 @@ class KafkaSink:
             return self._producer
 
     async def _open(self) -> Any:
-        producer = AIOKafkaProducer(
-            **self._connection.client_options(),
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=0,
-            max_batch_size=_BATCH_BYTES,
-            compression_type="lz4",
-            # A dead connection that nobody closed is given up after this, not after 40 s; what was
-            # on its way is sent again under its sequence number.
-            request_timeout_ms=_ANSWER_LIMIT_MS,
-            metadata_max_age_ms=30_000,
-        )
+        producer = AIOKafkaProducer(**self._options())
         try:
             async with asyncio.timeout(_OPEN_LIMIT_S):
                 await producer.start()
+        except errors.TransactionalIdAuthorizationFailed as error:
+            await stop_quietly(producer)
+            raise TransientError(
+                f"Kafka refuses the transactional id {error}; "
+                "allow this user to describe and write it"
+            ) from None
         except (errors.KafkaError, TimeoutError, OSError) as error:
             await stop_quietly(producer)
             reason = await explain_refusal(self._connection, error)
@@ -118,6 +113,20 @@ class KafkaSink:
                 raise reason from None
             raise TransientError(str(reason)) from None
         return producer
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            **self._connection.client_options(),
+            "acks": "all",
+            "enable_idempotence": True,
+            "linger_ms": 0,
+            "max_batch_size": _BATCH_BYTES,
+            "compression_type": "lz4",
+            # A dead connection that nobody closed is given up after this, not after 40 s; what was
+            # on its way is sent again under its sequence number.
+            "request_timeout_ms": _ANSWER_LIMIT_MS,
+            "metadata_max_age_ms": 30_000,
+        }
 
     async def _discard(self, producer: Any, error: Exception) -> None:
         """Drop a producer that cannot send any more (aiokafka issues 907 and 1017)."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from adapters.memory.tables import ImageRow, MemoryTables
-from pipeline.line import THINNED_COUNT, THINNED_S, Waiting
+from pipeline.line import MOST_COUNTED, THINNED_COUNT, THINNED_S, Waiting
 from pipeline.status import is_quiet
 
 
@@ -47,7 +47,10 @@ class MemoryArrivals:
         if not open_rows:
             return None
         oldest = min(open_rows, key=lambda row: row.subject.received_at).subject
-        return Waiting(oldest.image_id, oldest.received_at, len(open_rows))
+        number = len(open_rows)
+        return Waiting(
+            oldest.image_id, oldest.received_at, min(number, MOST_COUNTED), number > MOST_COUNTED
+        )
 
     def _counting(self, since: datetime) -> list[ImageRow]:
         rows = self._tables.accepted()

@@ -38,6 +38,7 @@ class MemoryOutbox:
     ) -> None:
         """As for the SQL outbox."""
         self.published: dict[int, Position] = {}
+        self.refused: dict[int, str] = {}
         self._tables = tables
         self._source = source
         self._on_append = on_append
@@ -113,19 +114,27 @@ class MemoryOutbox:
         totals = accumulate(len(row.message.value or b"") for row in waiting)
         return waiting[: max(1, sum(total <= max_bytes for total in totals))]
 
+    def unsent(self) -> set[str]:
+        """Return the ids of events that were not published, be it that they never can."""
+        return {
+            _event_id(row) for row_id, row in self._rows.items() if row_id not in self.published
+        }
+
     def _waiting(self) -> list[OutboxRow]:
-        return [row for row_id, row in self._rows.items() if row_id not in self.published]
+        gone = (self.published, self.refused)
+        return [row for row_id, row in self._rows.items() if not any(row_id in one for one in gone)]
 
     async def backlog(self) -> OutboxBacklog:
         """Count the rows that wait for the relay (port `OutboxKeeping`)."""
         waiting = self._waiting()
-        return OutboxBacklog(len(waiting), self._times[waiting[0].row_id][0] if waiting else None)
+        oldest_at = self._times[waiting[0].row_id][0] if waiting else None
+        return OutboxBacklog(len(waiting), oldest_at, len(self.refused))
 
     async def prune(self, before: datetime, limit: int) -> int:
         """Drop the oldest rows that were published before then (port `OutboxKeeping`)."""
         gone = [
             row_id
-            for row_id in list(self._rows)[:limit]
+            for row_id in [one for one in self._rows if one not in self.refused][:limit]
             if row_id in self.published and self._times[row_id][1] < before
         ]
         for row_id in gone:
@@ -137,6 +146,10 @@ class MemoryOutbox:
         self.published.update(positions)
         for row_id in positions:
             self._times[row_id] = (self._times[row_id][0], datetime.now(UTC))
+
+    async def set_aside(self, row_id: int, reason: str) -> None:
+        """Keep a row that can never be published, and why (port `Outbox`)."""
+        self.refused[row_id] = reason
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[MemoryLease]:

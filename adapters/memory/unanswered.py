@@ -39,10 +39,7 @@ class MemoryUnanswered:
             and row.subject.received_at < before
         )
         page = [place for place in pending if after is None or place > after][:limit]
-        unsent = {
-            dict(row.message.headers)["ce_id"].decode()
-            for row in await self._outbox.pending(1_000_000, 1_000_000_000)
-        }
+        unsent = self._outbox.unsent()
         debts = [
             debt
             for _, image_id in page

@@ -8,15 +8,18 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, false, func, select
 
 from adapters.sql.engine import Database
-from adapters.sql.tables import images
-from pipeline.line import THINNED_COUNT, THINNED_S, Waiting
+from adapters.sql.tables import IS_WAITING, images
+from pipeline.line import MOST_COUNTED, THINNED_COUNT, THINNED_S, Waiting
 
 _SOURCES = 200
 _COUNTS = (images.c.state == "accepted", images.c.is_quiet == false())
 
 
 class SqlArrivals:
-    """Walks the index `images_by_source`: a look costs some look-ups, however many images."""
+    """Walks indexes: a look costs some look-ups, however many images.
+
+    `images_by_source` for when cameras sent, `images_waiting` for what has no verdict.
+    """
 
     def __init__(self, database: Database) -> None:
         """Only assign."""
@@ -33,9 +36,7 @@ class SqlArrivals:
     async def waiting(self, since: datetime, before: datetime) -> Waiting | None:
         """Return what was received in between and has no verdict; None if nothing."""
         wanted = (
-            *_COUNTS,
-            images.c.status == "pending",
-            images.c.verdict.is_(None),
+            IS_WAITING[self._database.dialect],
             images.c.received_at >= since,
             images.c.received_at < before,
         )
@@ -45,13 +46,18 @@ class SqlArrivals:
             .order_by(images.c.received_at)
             .limit(1)
         )
-        number = select(func.count()).where(*wanted)
+        # Ends after some look-ups, however far the line is behind.
+        counted = select(images.c.image_id).where(*wanted).limit(MOST_COUNTED + 1).subquery()
+        number = select(func.count()).select_from(counted)
 
         def work(connection: Connection) -> Waiting | None:
             row = connection.execute(oldest).one_or_none()
             if row is None:
                 return None
-            return Waiting(row.image_id, row.received_at, connection.scalar(number) or 1)
+            count = connection.scalar(number) or 1
+            return Waiting(
+                row.image_id, row.received_at, min(count, MOST_COUNTED), count > MOST_COUNTED
+            )
 
         return await self._database.read(work)
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from adapters.sql.engine import Database
 from adapters.sql.leases import hold
@@ -28,28 +28,26 @@ from schemas.images import ImageUploaded
 from schemas.message import Headers, Message, Position
 from schemas.subject import Subject
 
+_WAITS = and_(outbox.c.published_at.is_(None), outbox.c.refused.is_(None))
 _PENDING = (
     select(outbox.c.id, outbox.c.topic, outbox.c.key, outbox.c.value, outbox.c.headers)
-    .where(outbox.c.published_at.is_(None))
+    .where(_WAITS)
     .order_by(outbox.c.id)
     .limit(bindparam("rows"))
 )
 _SIZES = (
     select(func.length(outbox.c.value).label("size_bytes"))
-    .where(outbox.c.published_at.is_(None))
+    .where(_WAITS)
     .order_by(outbox.c.id)
     .limit(bindparam("rows"))
 )
-_WAITING = select(func.count()).select_from(outbox).where(outbox.c.published_at.is_(None))
-_OLDEST = (
-    select(outbox.c.created_at)
-    .where(outbox.c.published_at.is_(None))
-    .order_by(outbox.c.id)
-    .limit(1)
-)
+_WAITING = select(func.count()).select_from(outbox).where(_WAITS)
+_REFUSED = select(func.count()).select_from(outbox).where(outbox.c.refused.is_not(None))
+_OLDEST = select(outbox.c.created_at).where(_WAITS).order_by(outbox.c.id).limit(1)
 # By the key alone, so that no pass over the whole table is needed to find nothing.
 _FIRST = (
     select(outbox.c.id, outbox.c.published_at)
+    .where(outbox.c.refused.is_(None))
     .order_by(outbox.c.id)
     .limit(bindparam("rows"))
     .subquery()
@@ -243,11 +241,24 @@ class SqlOutbox:
         # Lost to a power cut, the rows are published again under their ids.
         await self._database.write(work, durable=False)
 
+    async def set_aside(self, row_id: int, reason: str) -> None:
+        """Keep a row that can never be published, and why (port `Outbox`)."""
+        aside = update(outbox).where(outbox.c.id == row_id).values(refused=reason)
+
+        def work(connection: Connection) -> None:
+            connection.execute(aside)
+
+        await self._database.write(work)
+
     async def backlog(self) -> OutboxBacklog:
         """Count the rows that wait for the relay (port `OutboxKeeping`)."""
 
         def work(connection: Connection) -> OutboxBacklog:
-            return OutboxBacklog(connection.scalar(_WAITING) or 0, connection.scalar(_OLDEST))
+            return OutboxBacklog(
+                connection.scalar(_WAITING) or 0,
+                connection.scalar(_OLDEST),
+                connection.scalar(_REFUSED) or 0,
+            )
 
         return await self._database.read(work)
 

@@ -68,6 +68,13 @@ def _time(name: str, **kwargs: Any) -> Column[datetime]:
 # SQLite numbers rows by itself only for a plain INTEGER key.
 _ROW_ID = BigInteger().with_variant(Integer, "sqlite")
 
+# Images that wait for a verdict, in words that each database recognises as its index's own.
+_WAITING = "state = 'accepted' AND status = 'pending' AND verdict IS NULL AND "
+IS_WAITING = {
+    "sqlite": text(_WAITING + "is_quiet = 0"),
+    "postgresql": text(_WAITING + "NOT is_quiet"),
+}
+
 images = Table(
     "images",
     metadata,
@@ -116,6 +123,15 @@ images = Table(
         "received_at",
         sqlite_where=text("is_open_alarm = 1"),
         postgresql_where=text("is_open_alarm"),
+    ),
+    Index(
+        "images_waiting",
+        # Always the same, yet named: without them SQLite prefers wider indexes.
+        "status",
+        "verdict",
+        "received_at",
+        sqlite_where=IS_WAITING["sqlite"],
+        postgresql_where=IS_WAITING["postgresql"],
     ),
     Index(
         "images_storing",
@@ -317,6 +333,7 @@ banks = Table(
     _text("product", primary_key=True),
     _text("version", primary_key=True),
     *_state_columns()[1:],
+    Index("banks_by_event", "event_id"),
 )
 
 cases = Table(
@@ -328,6 +345,7 @@ cases = Table(
     Column("decision", String(4), nullable=False),
     Column("sha256", String(64), nullable=False),
     Index("cases_by_product", "product", "occurred_at"),
+    Index("cases_by_event", "event_id"),
 )
 
 manuals = Table(
@@ -338,6 +356,7 @@ manuals = Table(
     _text("title", nullable=False),
     Column("sha256", String(64), nullable=False),
     Index("manuals_by_product", "product", "occurred_at"),
+    Index("manuals_by_event", "event_id"),
 )
 
 defect_types = Table(
@@ -365,10 +384,18 @@ outbox = Table(
     _time("published_at"),
     Column("partition", Integer),
     Column("offset", BigInteger),
+    # Why it can never be published, if so; `published_at` stays empty then.
+    _text("refused"),
     Index(
         "outbox_pending",
         "id",
-        sqlite_where=text("published_at IS NULL"),
-        postgresql_where=text("published_at IS NULL"),
+        sqlite_where=text("published_at IS NULL AND refused IS NULL"),
+        postgresql_where=text("published_at IS NULL AND refused IS NULL"),
+    ),
+    Index(
+        "outbox_refused",
+        "id",
+        sqlite_where=text("refused IS NOT NULL"),
+        postgresql_where=text("refused IS NOT NULL"),
     ),
 )

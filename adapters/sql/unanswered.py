@@ -94,6 +94,7 @@ def _debts(connection: Connection, rows: Sequence[Row[Any]]) -> Iterator[Waiting
 
 
 def _unsent(connection: Connection, event_ids: Collection[str]) -> set[str]:
+    # Those that can never be published as well: to try once more would be in vain.
     waits = select(outbox.c.event_id).where(
         outbox.c.event_id.in_(event_ids), outbox.c.published_at.is_(None)
     )

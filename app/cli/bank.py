@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from app.cli.output import progress_bars, table
-from app.client import Client
+from app.client import Client, product_path
 from pipeline.errors import RefusedError
 
 _URL = click.option("--url", help="Where Lineside listens; the local one by default.")
@@ -21,7 +21,7 @@ def bank() -> None:
 
 
 def _banks(client: Client, product: str) -> list[dict[str, Any]]:
-    return list(client.pages(f"/v1/products/{product}/banks", "banks"))
+    return list(client.pages(product_path(product, "banks"), "banks"))
 
 
 @bank.command("build")
@@ -51,7 +51,7 @@ def build(*, product: str, activate: bool, url: str | None, as_json: bool) -> No
 def list_banks(*, product: str, url: str | None, as_json: bool) -> None:
     """List the banks of a product, newest first."""
     with Client(url) as client:
-        active = client.get(f"/v1/products/{product}")["active_bank"]
+        active = client.get(product_path(product))["active_bank"]
         banks = _banks(client, product)
     if as_json:
         click.echo(json.dumps({"active_bank": active, "banks": banks}, ensure_ascii=False))
@@ -101,7 +101,7 @@ def activate_version(*, product: str, version: str, url: str | None) -> None:
 def rollback(*, product: str, url: str | None) -> None:
     """Let the bank built before the active one judge again."""
     with Client(url) as client:
-        active = client.get(f"/v1/products/{product}")["active_bank"]
+        active = client.get(product_path(product))["active_bank"]
         versions = [item["version"] for item in _banks(client, product)]
         older = versions[versions.index(active) + 1 :] if active in versions else []
         if not older:

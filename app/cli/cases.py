@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from app.cli.output import progress_bars, table
-from app.client import Client
+from app.client import Client, product_path
 from app.data_folder import PICTURES, read_label
 
 _URL = click.option("--url", help="Where Lineside listens; the local one by default.")
@@ -41,7 +41,7 @@ def import_cases(
         for label, paths in by_label.items():
             fields = {"defect_type": label, "decision": "ng", "action_taken": action_taken}
             fields = {name: value for name, value in fields.items() if value}
-            results += client.send_files(f"/v1/products/{product}/cases", paths, fields=fields)
+            results += client.send_files(product_path(product, "cases"), paths, fields=fields)
             done += len(paths)
             tell("cases", done, len(files))
     if as_json:
@@ -60,7 +60,7 @@ def import_cases(
 def list_cases(*, product: str, url: str | None, as_json: bool) -> None:
     """List the cases of a product, newest first."""
     with Client(url) as client:
-        found = list(client.pages(f"/v1/products/{product}/cases", "cases"))
+        found = list(client.pages(product_path(product, "cases"), "cases"))
     if as_json:
         click.echo(json.dumps({"cases": found}, ensure_ascii=False))
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 import sys
 import time
 from datetime import datetime
@@ -22,6 +23,25 @@ from schemas.subject import rfc3339_ms
 _URL = click.option("--url", help="Where Lineside listens; the local one by default.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _POLL_S = 0.3
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _an_id(context: click.Context, option: click.Parameter, value: Any) -> Any:
+    """Refuse what is no id before a server is asked."""
+    del context
+    for text in value if isinstance(value, tuple) else (value,):
+        if text is not None and not _ID.fullmatch(text):
+            is_letter = option.name != "resume"
+            raise click.BadParameter(
+                f"{text!r} is no id of a {'dead letter' if is_letter else 'replay'}; one looks "
+                "like 1b4e28ba-2fa1-5d2e-883f-0016d3cca427. "
+                + (
+                    "To list them: lineside dead-letters list"
+                    if is_letter
+                    else "It stands in the history of its letters: lineside dead-letters show ID"
+                )
+            )
+    return value
 
 
 def _as_sent(context: click.Context, option: click.Parameter, value: Any) -> Any:
@@ -100,7 +120,7 @@ def list_letters(
 
 
 @dead_letters.command("show")
-@click.argument("letter_id")
+@click.argument("letter_id", callback=_an_id)
 @click.option(
     "--save-image", type=click.Path(dir_okay=False, path_type=Path), help="Write its picture there."
 )
@@ -153,7 +173,7 @@ def _print_letter(letter: Json) -> None:
 
 
 @dead_letters.command("replay")
-@click.argument("letter_ids", nargs=-1)
+@click.argument("letter_ids", nargs=-1, callback=_an_id)
 @click.option("--all", "take_all", is_flag=True, help="All open letters.")
 @_filters
 @click.option("--rate", type=click.FloatRange(0.01, 1000), default=10.0, show_default=True,
@@ -164,7 +184,8 @@ def _print_letter(letter: Json) -> None:
               help="Who, for the record that stays; you by default.")  # fmt: skip
 @click.option("--wait-s", type=click.FloatRange(0), default=60.0, show_default=True,
               help="Seconds to wait for answers at the end.")  # fmt: skip
-@click.option("--resume", metavar="REPLAY", help="Go on with a replay that was stopped.")
+@click.option("--resume", metavar="REPLAY", callback=_an_id,
+              help="Go on with a replay that was stopped.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--yes", is_flag=True, help="Ask nothing.")
 @_URL

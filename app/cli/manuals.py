@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from app.cli.output import table
-from app.client import Client
+from app.client import Client, product_path
 from consumers.llm.asking import Passage, answer
 from consumers.llm.manual_files import read_manual
 from consumers.llm.manuals import Chunk, chunk_manual
@@ -50,7 +50,7 @@ def import_manuals(
     fields = {"title": title, "language": language, "revision": revision}
     with Client(url) as client:
         results = client.send_files(
-            f"/v1/products/{product}/manuals",
+            product_path(product, "manuals"),
             files,
             fields={name: value for name, value in fields.items() if value},
         )
@@ -69,7 +69,7 @@ def import_manuals(
 def list_manuals(*, product: str, url: str | None, as_json: bool) -> None:
     """List the manuals of a product."""
     with Client(url) as client:
-        found = list(client.pages(f"/v1/products/{product}/manuals", "manuals"))
+        found = list(client.pages(product_path(product, "manuals"), "manuals"))
     if as_json:
         click.echo(json.dumps({"manuals": found}, ensure_ascii=False))
         return
@@ -157,7 +157,7 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
 
 def _manuals_of(client: Client, product: str) -> list[tuple[Chunk, ...]]:
     cut = []
-    for row in client.pages(f"/v1/products/{product}/manuals", "manuals"):
+    for row in client.pages(product_path(product, "manuals"), "manuals"):
         manual = ManualPublished.model_validate(_event_fields(row))
         data = client.download(row["file_url"])
         text = read_manual(data, file_name=manual.file_name, content_type=manual.content_type)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import shlex
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from app.replay.request import (
 )
 from app.replay.side import checked_name
 from app.settings import Settings, read_settings
+from schemas.subject import rfc3339_ms
 
 Json = dict[str, Any]
 
@@ -71,7 +73,7 @@ def replay(context: click.Context, /, *, as_json: bool, **options: Any) -> int:
     if as_json:
         click.echo(json.dumps(summary, ensure_ascii=False))
     else:
-        _show(summary)
+        _show(summary, _command_to_go_on(options, summary))
     if summary["error"]:
         return 1
     return INTERRUPTED if summary["interrupted"] else 0
@@ -146,7 +148,30 @@ def _run(settings: Settings, request: Request, tell: Callable[..., None]) -> Jso
         return None
 
 
-def _show(summary: Json) -> None:
+def _command_to_go_on(options: Json, summary: Json) -> str:
+    """Return what to type for the rest of an interrupted replay.
+
+    Times are written out, since `2h` ago is another moment by then.
+    """
+    words = ["lineside", "replay"]
+    left = None if options["limit"] is None else max(1, options["limit"] - summary["processed"])
+    for name, value in {**options, "limit": left}.items():
+        option = "--partition" if name == "partitions" else f"--{name.replace('_', '-')}"
+        if name in {"append", "from_offset"} or value is None or value is False:
+            continue
+        if isinstance(value, tuple):
+            words += [word for one in value for word in (option, str(one))]
+        elif value is True:
+            words.append(option)
+        else:
+            words += [option, rfc3339_ms(value) if isinstance(value, datetime) else str(value)]
+    words.append("--append")
+    for partition, (_, covered) in summary["offsets"].items():
+        words += ["--from-offset", f"{partition}:{covered}"]
+    return shlex.join(words)
+
+
+def _show(summary: Json, go_on: str) -> None:
     rows = [
         [name, summary[name]]
         for name in (
@@ -159,8 +184,7 @@ def _show(summary: Json) -> None:
     state = "interrupted after" if summary["interrupted"] else "took"
     click.echo(f"{summary['stage']} {_version(summary['version'])}: {state} {summary['seconds']} s")
     if summary["interrupted"]:
-        places = " ".join(f"--from-offset {p}:{span[1]}" for p, span in summary["offsets"].items())
-        click.echo(f"go on with: --append {places}")
+        click.echo(f"go on with: {go_on}")
     if summary["error"]:
         click.echo(f"stopped: {summary['error']}", err=True)
 

@@ -62,6 +62,11 @@ def _show(found: dict[str, Any]) -> None:
             f"outbox {outbox['pending']:.0f} events wait for the broker, the oldest for "
             f"{outbox['oldest_s']:.0f} s"
         )
+    if outbox["refused"]:
+        click.echo(
+            f"outbox {outbox['refused']:.0f} events can never be published and were set aside; "
+            "the log of the web role says why (outbox_row_refused)"
+        )
     if found["broker"]:
         click.echo(f"broker {found['broker']}  page {found['url']}")
 
@@ -113,6 +118,7 @@ async def _outbox(client: httpx.AsyncClient, health: str | None) -> dict[str, fl
     return {
         "pending": found.get("outbox_pending"),
         "oldest_s": found.get("outbox_oldest_seconds"),
+        "refused": found.get("outbox_refused"),
     }
 
 

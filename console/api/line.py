@@ -46,6 +46,7 @@ class LineDesk:
                 "image_id": late.image_id,
                 "received_at": rfc3339_ms(late.received_at),
                 "count": late.images,
+                "has_more": late.has_more,
             },
             "silent": [
                 {

@@ -7,7 +7,7 @@ import sys
 
 from adapters.clock import SystemClock
 from adapters.kafka.connection import KafkaConnection
-from adapters.kafka.sink import KafkaSink
+from adapters.kafka.fenced_sink import FencedKafkaSink
 from adapters.sql.engine import open_database
 from adapters.sql.outbox import SqlOutbox
 from producers.relay import Relay
@@ -16,8 +16,11 @@ from producers.relay import Relay
 async def live(database_url: str, servers: str) -> None:
     async with open_database(database_url) as database:
         outbox = SqlOutbox(database, source="/test")
-        sink = KafkaSink(KafkaConnection(servers))
-        await Relay(outbox, sink, clock=SystemClock(), batch=10, poll_s=0.02).run()
+        sink = FencedKafkaSink(KafkaConnection(servers), "relay-victims")
+        relay = Relay(
+            outbox, sink, clock=SystemClock(), batch=10, poll_s=0.02, take_over=sink.take_over
+        )
+        await relay.run()
 
 
 if __name__ == "__main__":

@@ -63,12 +63,28 @@ async def test_the_backlog_is_counted_with_its_oldest_row(tables: Tables) -> Non
     assert await tables.outbox.backlog() == OutboxBacklog(0, None)
     began = datetime.now(UTC)
     await tables.outbox.append([Story(f"P-{n}").uploaded for n in range(3)])
-    rows, oldest_at = await tables.outbox.backlog()
-    assert rows == 3
+    rows, oldest_at, refused = await tables.outbox.backlog()
+    assert (rows, refused) == (3, 0)
     assert oldest_at is not None
     assert began <= oldest_at <= datetime.now(UTC)
     await publish(tables, 2)
     assert (await tables.outbox.backlog()).rows == 1
+
+
+async def test_a_row_that_is_set_aside_waits_no_more_is_told_and_stays(tables: Tables) -> None:
+    stories = [Story(f"P-{n}") for n in range(3)]
+    await tables.outbox.append([story.uploaded for story in stories])
+    first, *others = await tables.outbox.pending(100)
+    await tables.outbox.set_aside(first.row_id, "message_too_large: 1 MB")
+    assert await tables.outbox.pending(100) == others
+    rows, oldest_at, refused = await tables.outbox.backlog()
+    assert (rows, refused, oldest_at is not None) == (2, 1, True)
+    await publish(tables)
+    # Nobody publishes it again: nothing that it asks for is owed.
+    assert stories[0].uploaded not in [debt.event for debt in await owed(tables)]
+    later = datetime.now(UTC) + timedelta(hours=1)
+    assert [await tables.outbox.prune(later, 1) for _ in range(3)] == [1, 1, 0]
+    assert await tables.outbox.backlog() == OutboxBacklog(0, None, 1)
 
 
 async def test_published_rows_go_when_their_time_is_over_and_waiting_ones_never(

@@ -3,7 +3,7 @@ import type { DefectType } from "../src/api/shapes";
 import type { Report } from "../src/generated/events";
 import { addSentence } from "../src/record/streamed";
 import { codeFrom, existingType, searchTypes, suggestTypes } from "../src/view/defect-type";
-import { clockTime, figure, moment, partName } from "../src/view/format";
+import { clockTime, counted, figure, moment, partName } from "../src/view/format";
 import { actionOf, type Pressed } from "../src/view/keys";
 import { isProductCode, productCodeFrom } from "../src/view/product-code";
 import { markQuote } from "../src/view/quote";
@@ -177,4 +177,10 @@ test("product codes hold letters and digits of any script and nothing a path is 
   expect(isProductCode("")).toBe(false);
   expect(isProductCode("a".repeat(65))).toBe(false);
   expect(productCodeFrom(" 고정 플레이트 (A/2) ")).toBe("고정-플레이트-a2");
+});
+
+test("a count that was not taken to its end says that there are more", () => {
+  expect(counted(42)).toBe("42");
+  expect(counted(10_000, false)).toBe("10000");
+  expect(counted(10_000, true)).toBe("10\u00a0000+");
 });

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
 
-from app.cli.replay import _show, _show_diff
+from app.cli.replay import _command_to_go_on, _show, _show_diff, replay
 from app.replay.answers import Answer
 from app.replay.diff import agreement, compare
 
@@ -18,7 +19,7 @@ SUMMARY: dict[str, Any] = {
 
 
 def test_a_summary_says_what_ran_and_what_came_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    _show(SUMMARY)
+    _show(SUMMARY, "")
     said = capsys.readouterr().out
     assert "anomaly cap: b1, model m@1: took 2.5 s" in said
     for word in ("read", "skipped", "dead_lettered", "unfinished", "NG"):
@@ -28,12 +29,39 @@ def test_a_summary_says_what_ran_and_what_came_of_it(capsys: pytest.CaptureFixtu
 
 
 def test_an_interrupted_replay_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    _show({**SUMMARY, "interrupted": True})
-    assert "--append --from-offset 0:4 --from-offset 2:12" in capsys.readouterr().out
+    _show({**SUMMARY, "interrupted": True}, "lineside replay --into trial")
+    assert "go on with: lineside replay --into trial\n" in capsys.readouterr().out
+
+
+def test_the_command_to_go_on_can_be_pasted_and_asks_for_the_rest_of_the_same() -> None:
+    words = [
+        "--topic", "images.uploaded", "--stage", "anomaly", "--into", "trial", "--every",
+        "--since", "2026-11-20T08:00:00+09:00", "--product", "cap's", "--partition", "0",
+        "--partition", "2", "--from-offset", "0:1", "--to-offset", "2:99", "--model", "m v2",
+        "--threshold", "0.5", "--limit", "10", "--rate", "3",
+    ]  # fmt: skip
+
+    def read(given: list[str]) -> dict[str, Any]:
+        options: dict[str, Any] = replay.make_context("replay", [*given]).params
+        return options
+
+    typed = shlex.split(_command_to_go_on(_given(read(words)), SUMMARY))
+    assert typed[:2] == ["lineside", "replay"]
+    again = read(typed[2:])
+    assert again.pop("append")
+    assert again.pop("from_offset") == ("0:4", "2:12")
+    assert again.pop("limit") == 10 - 6
+    before = read(words)
+    assert again == {name: before[name] for name in again}
+    assert before.keys() - again.keys() == {"append", "from_offset", "limit"}
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "as_json"}
 
 
 def test_what_stopped_a_replay_is_said_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    _show({**SUMMARY, "error": "the stage is broken"})
+    _show({**SUMMARY, "error": "the stage is broken"}, "")
     assert "stopped: the stage is broken" in capsys.readouterr().err
 
 

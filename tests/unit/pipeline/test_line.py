@@ -109,4 +109,4 @@ async def test_images_that_wait_too_long_for_a_verdict_are_counted() -> None:
     assert await line.watch.late(at(10)) is None
     late = await line.watch.late(at(12))
     assert late is not None
-    assert (late.received_at, late.images) == (at(0), 2)
+    assert (late.received_at, late.images, late.has_more) == (at(0), 2, False)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from pipeline.errors import DependencyDownError, TransientError
+from pipeline.errors import DependencyDownError, PoisonError, TransientError
 from producers.ingest import Capture
 from producers.relay import Relay
 from schemas.message import Message, Position
@@ -113,6 +113,37 @@ async def test_later_rows_never_overtake_a_batch_that_failed(rig: IngestRig) -> 
     assert list(dict.fromkeys(seen)) == order
 
 
+async def test_a_message_that_can_never_be_published_is_set_aside_and_the_others_keep_their_order(
+    rig: IngestRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    await upload(rig, 6)
+    waiting = await rig.outbox.pending(100)
+    poison = waiting[2]
+
+    class Strict:
+        """Publishes nothing of a batch that holds the one, as a sink that checks sizes does."""
+
+        async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
+            if poison.message in messages:
+                raise PoisonError("message_too_large", "1,100,000 bytes")
+            return await rig.broker.publish(messages)
+
+    relay = Relay(rig.outbox, Strict(), clock=rig.clock, batch=4, poll_s=0.01)
+    async with running(relay):
+        await until_published(rig, 5)
+        await upload_one_more(rig)
+        await until_published(rig, 6)
+    seen = [record.value for record in rig.broker.records("images.uploaded")]
+    assert seen[:5] == [row.message.value for row in waiting if row is not poison]
+    assert rig.outbox.refused == {poison.row_id: "message_too_large: 1,100,000 bytes"}
+    assert [record.action for record in caplog.records] == ["outbox_row_refused"]
+    assert relay.not_ready() == []
+
+
+async def upload_one_more(rig: IngestRig) -> None:
+    await rig.ingest().accept(picture(99), Capture(product="bearing"))
+
+
 async def test_a_database_outage_gives_the_lease_up_and_takes_it_again(
     rig: IngestRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +181,34 @@ async def test_a_relay_that_lost_its_lease_sends_nothing_more(rig: IngestRig) ->
         rig.outbox.relay_lease.is_lost = False
         await rig.clock.advance(20)
         assert sent[:2] == [2, 2]
+
+
+async def test_a_relay_keeps_out_its_predecessors_before_it_sends_and_does_so_every_day(
+    rig: IngestRig,
+) -> None:
+    done: list[str] = []
+
+    class Noted:
+        async def publish(self, messages: Sequence[Message]) -> Sequence[Position]:
+            done.append("sent")
+            return await rig.broker.publish(messages)
+
+    async def take_over() -> None:
+        done.append("taken over")
+        if len(done) == 1:
+            raise DependencyDownError("kafka", "away")
+
+    await upload(rig, 1)
+    relay = Relay(rig.outbox, Noted(), clock=rig.clock, poll_s=0.01, take_over=take_over)
+    async with running(relay):
+        await rig.clock.advance(10)
+        await until_published(rig, 1)
+        assert done == ["taken over", "taken over", "sent"]
+        await rig.clock.advance(86_400)
+        await upload(rig, 1)
+        async with asyncio.timeout(5):
+            while done[3:4] != ["taken over"]:  # noqa: ASYNC110 - polls a fake
+                await asyncio.sleep(0.005)
 
 
 async def test_a_relay_that_waits_for_another_ones_end_is_no_reason_to_be_unready(

@@ -142,7 +142,7 @@ export interface SystemFacts {
 
 export interface LineFacts {
   readonly now: string;
-  readonly late: { readonly image_id: string; readonly received_at: string; readonly count: number } | null;
+  readonly late: { readonly image_id: string; readonly received_at: string; readonly count: number; readonly has_more?: boolean } | null;
   readonly silent: readonly {
     readonly source: string;
     readonly last_at: string;

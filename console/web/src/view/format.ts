@@ -41,3 +41,9 @@ export function fileSize(bytes: number): string {
   if (bytes < 1024 ** 2) return `${Math.round(bytes / 1024)} KB`;
   return `${(bytes / 1024 ** 2).toFixed(1)} MB`;
 }
+
+/** "42", or "10 000+" for a count that ended before all were counted. */
+export function counted(count: number, hasMore = false): string {
+  if (!hasMore) return String(count);
+  return `${String(count).replace(/\B(?=(\d{3})+$)/g, "\u00a0")}+`;
+}
