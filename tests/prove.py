@@ -6,11 +6,13 @@ shipped code. The tests must pass on this tree and fail on a copy with the mutat
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,9 +53,15 @@ def read_page(text: str) -> list[Guarantee]:
     return found
 
 
-def _run(proofs: tuple[str, ...], folder: Path) -> int:
+def run_tests(proofs: tuple[str, ...], folder: Path) -> int:
+    """Run tests of a tree; returns pytest's exit code.
+
+    Whatever they start imports that tree too: a program of the environment (`lineside`), or a
+    child in another folder, would find the code that is installed there, never the mutation.
+    """
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *proofs]
-    return subprocess.run(command, cwd=folder, check=False).returncode
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(command, cwd=folder, env=environment, check=False).returncode
 
 
 def _copy(to: Path) -> None:
@@ -73,16 +81,22 @@ def _copy(to: Path) -> None:
 def prove(one: Guarantee) -> bool:
     """Run the proofs here and on a mutated copy; returns whether both went as they should."""
     print(f"== {one.number} {one.title}: as shipped", flush=True)
-    if _run(one.proofs, ROOT) != 0:
+    began = time.monotonic()
+    if run_tests(one.proofs, ROOT) != 0:
         return False
+    green_s = time.monotonic() - began
     print(f"== {one.number}: {one.file} says {one.mutant!r}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder)
         _copy(copy)
         path = copy / one.file
         path.write_text(path.read_text("utf-8").replace(one.shipped, one.mutant), "utf-8")
+        began = time.monotonic()
         # 1 is a failed test; anything else means that none could run.
-        return _run(one.proofs, copy) == 1
+        is_red = run_tests(one.proofs, copy) == 1
+    red_s = time.monotonic() - began
+    print(f"== {one.number}: as shipped {green_s:.0f} s, mutated {red_s:.0f} s", flush=True)
+    return is_red
 
 
 def main(wanted: list[str]) -> int:

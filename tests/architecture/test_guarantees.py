@@ -1,8 +1,9 @@
 import re
+from pathlib import Path
 
 import pytest
 
-from tests.prove import PAGE, ROOT, Guarantee, read_page
+from tests.prove import PAGE, ROOT, Guarantee, read_page, run_tests
 
 GUARANTEES = read_page(PAGE.read_text("utf-8"))
 
@@ -32,3 +33,17 @@ def test_the_line_that_turns_it_red_is_shipped(one: Guarantee) -> None:
 def test_a_section_without_its_proof_is_refused() -> None:
     with pytest.raises(ValueError, match="G7: names no proof"):
         read_page("## G7 Something\n\nA promise.\n")
+
+
+def test_what_a_proof_starts_in_another_folder_imports_the_same_tree(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "app").mkdir(parents=True)
+    (tree / "app" / "__init__.py").write_text("")
+    (tree / "test_child.py").write_text(
+        "import subprocess, sys\n"
+        "def test_child():\n"
+        "    code = 'import app; print(app.__file__)'\n"
+        "    found = subprocess.check_output([sys.executable, '-c', code], cwd='/', text=True)\n"
+        f"    assert found.startswith({str(tree)!r}), found\n"
+    )
+    assert run_tests(("test_child.py",), tree) == 0
