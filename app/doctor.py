@@ -13,7 +13,7 @@ from adapters.kafka.admin import check as check_kafka
 from adapters.sql.engine import open_database
 from adapters.weights import load_weights
 from app.resources import bootstrap_servers, kafka_connection, open_store
-from app.settings import Settings
+from app.settings import Settings, unknown_settings
 from app.text_models import build_text_model
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError
 
@@ -37,6 +37,7 @@ class Finding(NamedTuple):
 async def examine(settings: Settings) -> list[Finding]:
     """Run every check, beside each other; none hinders another."""
     checks: dict[str, Callable[[Settings], Awaitable[str]]] = {
+        "settings": _names,
         "broker": _broker,
         "storage": _storage,
         "database": _database,
@@ -89,6 +90,11 @@ def _as_finding(name: str, error: LinesideError) -> Finding:
 
 def _what_to_do(name: str) -> str:
     return f"correct {_SETTINGS[name]}" if name in _SETTINGS else "try again"
+
+
+async def _names(settings: Settings) -> str:  # noqa: ARG001 - every check takes the settings
+    unknown = unknown_settings()
+    return f"warning: {'; '.join(unknown)}" if unknown else "every name is one of a setting"
 
 
 async def _broker(settings: Settings) -> str:

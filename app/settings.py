@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self, get_origin
 from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
+from app.setting_names import ENV_FILE, env_file, names_of, nearest, unknown_names
 from pipeline.errors import ConfigError
 
+logger = logging.getLogger(__name__)
+
+_warned: set[str] = set()
 # Settings whose values no message may show; a database's address holds a password.
 _CONFIDENTIAL = ("KEY", "SECRET", "PASSWORD", "TOKEN", "DATABASE__URL")
 
@@ -148,7 +161,6 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="LINESIDE_",
         env_nested_delimiter="__",
-        env_file=".env",
         env_file_encoding="utf-8",
         frozen=True,
         extra="ignore",
@@ -166,6 +178,19 @@ class Settings(BaseSettings):
     folder: FolderSettings = FolderSettings()
     health: HealthSettings = HealthSettings()
     site: SiteSettings = SiteSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - made anew
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the file that the environment names at this moment."""
+        file = DotEnvSettingsSource(settings_cls, env_file=env_file())
+        return init_settings, env_settings, file, file_secret_settings
 
     def check_exposure(self) -> Self:
         """Refuse to listen beyond this machine without credentials.
@@ -194,17 +219,39 @@ class Settings(BaseSettings):
 
 
 def read_settings() -> Settings:
-    """Read the settings of this process.
+    """Read the settings of this process; warn of names that are none, once.
 
     Raises:
         ConfigError: one line per wrong value: its name, and what is allowed.
     """
+    file = env_file()
+    if file not in {None, ".env"} and not Path(str(file)).is_file():
+        raise ConfigError(f"{ENV_FILE}={file}: there is no such file")
+    for sentence in unknown_settings():
+        if sentence not in _warned:
+            _warned.add(sentence)
+            logger.warning(sentence, extra={"action": "setting_unknown"})
     try:
         return Settings().check_exposure()
     except ValidationError as error:
         raise ConfigError("; ".join(_one_line(item) for item in error.errors())) from None
     except SettingsError as error:
         raise ConfigError(_unreadable(str(error))) from None
+
+
+def unknown_settings() -> list[str]:
+    """Say of each variable that looks like a setting and is none what was probably meant."""
+    in_file = DotEnvSettingsSource(Settings, env_file=env_file()).env_vars
+    return unknown_names({**in_file, **os.environ}, _sections())
+
+
+def _sections() -> Mapping[str, tuple[str, ...] | None]:
+    return {
+        name: tuple(type(field.default).model_fields)
+        if isinstance(field.default, Section)
+        else None
+        for name, field in Settings.model_fields.items()
+    }
 
 
 def _unreadable(message: str) -> str:
@@ -226,6 +273,7 @@ def _one_line(item: object) -> str:
     name = "LINESIDE_" + "__".join(str(part).upper() for part in item["loc"])
     if item["type"] == "extra_forbidden":
         # Its value is not shown: a credential under a mistyped name is one still.
-        return f"{name}: there is no such setting; docs/settings.md lists them"
+        meant = nearest(name, names_of(_sections()))
+        return f"{name}: there is no such setting;{meant} docs/settings.md lists them"
     shown = "" if any(word in name for word in _CONFIDENTIAL) else f"={item.get('input')}"
     return f"{name}{shown}: {item['msg']}"

@@ -15,8 +15,8 @@ from typing import Any
 
 import click
 
+from app.bench.ground import own_settings
 from app.settings import read_settings
-from pipeline.errors import ConfigError
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
@@ -64,11 +64,11 @@ def anomaly(*, root: Path | None, seeds: int, as_json: bool) -> int:
 @click.option("--rate", default=5.0, show_default=True, type=click.FloatRange(min=0.1))
 @click.option("--images", "count", default=100, show_default=True, type=click.IntRange(min=10))
 @_JSON
+@own_settings()
 def latency(*, rate: float, count: int, as_json: bool) -> int:
     """Client send to websocket receipt, less the time inside infer, split by hop."""
     from app.bench.latency import bench_latency, print_latency  # noqa: PLC0415 - needs every role
 
-    _check_ground()
     with tempfile.TemporaryDirectory(prefix="lineside-bench-") as folder:
         result = asyncio.run(bench_latency(Path(folder), rate=rate, count=count))
     _print(result, print_latency, as_json=as_json)
@@ -84,6 +84,7 @@ def latency(*, rate: float, count: int, as_json: bool) -> int:
 @click.option("--rate", default=1.5, show_default=True, type=click.FloatRange(0.1, 20),
               help="Images a second, of all cameras together.")  # fmt: skip
 @_JSON
+@own_settings()
 def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_json: bool) -> int:
     """Random faults against a whole system under load, and whether anything was lost by them.
 
@@ -94,7 +95,6 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
     from app.chaos.report import print_chaos  # noqa: PLC0415 - as above
     from app.chaos.run import ChaosPlan, bench_chaos  # noqa: PLC0415 - needs every role
 
-    _check_ground()
     if seed is None:
         seed = secrets.randbelow(2**32)
     click.echo(f"seed {seed}", err=True)
@@ -130,13 +130,13 @@ def chaos(*, minutes: float, seed: int | None, brokers: str, rate: float, as_jso
     help="DIR/<product>/{normal,defect}; the sample data by default.",
 )
 @_JSON
+@own_settings()
 def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json: bool) -> int:
     """Pile images up while every stage stands still, then drain them: order, age, memory."""
     from app.bench import backlog as bench  # noqa: PLC0415 - needs every role
     from app.bench.backlog_table import print_backlog  # noqa: PLC0415 - as above
     from app.samples.prepare import prepare  # noqa: PLC0415 - needs the samples extra
 
-    _check_ground()
     named = set(stages.split(","))
     if unknown := named - set(bench.STAGES):
         raise click.UsageError(f"--stages: {min(unknown)} is none of {','.join(bench.STAGES)}")
@@ -149,26 +149,6 @@ def backlog(*, images: int, stages: str, rate: float, root: Path | None, as_json
         result = asyncio.run(bench.bench_backlog(Path(folder), options, _speaker()))
     _print(result, print_backlog, as_json=as_json)
     return 0 if result["passed"] else 1
-
-
-def _check_ground() -> None:
-    """Refuse to bench where the settings lead roles to a plant's own systems.
-
-    Raises:
-        ConfigError: names the settings.
-    """
-    settings = read_settings()
-    places = {
-        "LINESIDE_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-        "LINESIDE_OBJECTS__URL": settings.objects.url,
-        "LINESIDE_DATABASE__URL": settings.database.url,
-    }
-    named = [name for name, place in places.items() if place]
-    if named:
-        raise ConfigError(
-            "this bench starts a system of its own and must not touch another one; run it "
-            f"without {', '.join(named)}, here and in .env"
-        )
 
 
 def _speaker() -> Callable[[str], None]:
