@@ -122,6 +122,8 @@ async def _find(page: Page) -> None:
 async def _put_back(page: Page) -> None:
     """All that match; the open letter becomes resolved while one looks at it."""
     await page.get_by_test_id("replay-all").click()
+    # Counted by the server, which leaves out what cannot be put back.
+    await expect(page.get_by_test_id("replay-count")).to_contain_text("2 events go back")
     await page.get_by_test_id("replay-by").fill("Kim")
     await page.get_by_test_id("replay-reason").fill("file restored")
     await page.get_by_test_id("replay-send").click()

@@ -89,9 +89,17 @@ export class Letters {
     return [...rows.values()].sort((a, b) => (a.stage + a.reason).localeCompare(b.stage + b.reason));
   }
 
-  begin(body) {
+  #chosen(body) {
     const query = new URLSearchParams({ ...body.filter, state: "open" });
-    const ids = body.ids ?? this.find(query).map((one) => one.event_id);
+    return body.ids ?? this.find(query).map((one) => one.event_id);
+  }
+
+  plan(body) {
+    return { letters: this.#chosen(body).length, left_out: {} };
+  }
+
+  begin(body) {
+    const ids = this.#chosen(body);
     const run = {
       replay_id: randomUUID(), state: "running", requested_at: new Date().toISOString(), requested_by: body.requested_by ?? "operator",
       reason: body.reason ?? null, rate_per_s: body.rate_per_s, letters: ids.length, ids, done: 0,
@@ -122,12 +130,13 @@ export class Letters {
     const taken = ids.slice(0, done).map((id) => this.letters.get(id));
     const returned = taken.filter((one) => one.returned_as).length;
     const resolved = taken.filter((one) => one.resolved_by).length;
-    return { ...run, left: ids.length - done, put_back: done, passed_over: 0, returned, resolved, waiting: done - returned - resolved };
+    return { ...run, left: ids.length - done, put_back: done, passed_over: 0, passed_over_for: {}, returned, resolved, waiting: done - returned - resolved };
   }
 }
 
 export function answerLetters(letters, { method, path, query, body }) {
   if (path === "/v1/dead-letters/replay") {
+    if (body.dry_run) return json(200, { ...letters.plan(body), dry_run: true });
     const run = letters.begin(body);
     return json(202, { replay_id: run.replay_id, letters: run.letters, left_out: {}, progress_url: `/v1/dead-letter-replays/${run.replay_id}` });
   }

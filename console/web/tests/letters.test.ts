@@ -50,6 +50,26 @@ test("content is shown as what it is", () => {
   expect(view.contentText({ encoding: "base64", data: "/9g=", size_bytes: 2 })).toBe("/9g=");
 });
 
+test("what was passed over is told with its reasons, most of them first", () => {
+  expect(view.reasonsOf({ resolved: 1, record_gone: 2, waiting: 0 })).toBe("로그에서 사라짐 2 · 이미 해결됨 1");
+  expect(view.reasonsOf({ quite_new: 3 })).toBe("quite new 3");
+  expect(view.reasonsOf({})).toBe("");
+});
+
+test("before letters are put back the server counts those that would be, and puts none back", async () => {
+  const sent: unknown[] = [];
+  vi.stubGlobal("document", { baseURI: "http://line/" });
+  vi.stubGlobal("fetch", async (_: string, init: RequestInit) => {
+    sent.push(JSON.parse(String(init.body)));
+    return new Response(JSON.stringify({ letters: 7, left_out: {}, dry_run: true }), {
+      headers: { "Content-Type": "application/json" },
+    });
+  });
+  expect(await state.letters.plan(null)).toMatchObject({ letters: 7 });
+  expect(await state.letters.plan(["a", "b"])).toMatchObject({ letters: 7 });
+  expect(sent).toMatchObject([{ filter: {}, dry_run: true }, { ids: ["a", "b"], again: false, dry_run: true }]);
+});
+
 test("a dead letter is explained in words also beside its part", () => {
   expect(view.troubleOf("object_missing")).toContain("다시 촬영");
   expect(view.troubleOf("retries_exhausted")).toBe(view.whyOf("retries_exhausted"));

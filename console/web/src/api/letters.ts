@@ -89,6 +89,8 @@ export interface Replay {
   readonly left: number;
   readonly put_back: number;
   readonly passed_over: number;
+  /** How many of those for which reason. */
+  readonly passed_over_for: Readonly<Record<string, number>>;
   readonly returned: number;
   readonly resolved: number;
   readonly waiting: number;
@@ -119,6 +121,15 @@ export const getLetter = (id: string): Promise<LetterDetail> =>
 
 export const replayLetters = (order: ReplayOrder): Promise<{ replay_id: string; letters: number }> =>
   call("v1/dead-letters/replay", { method: "POST", json: order, idempotencyKey: idempotencyKey() });
+
+/** What a replay would take, and which of the named letters it would leave out. */
+export interface ReplayPlan {
+  readonly letters: number;
+  readonly left_out: Readonly<Record<string, number>>;
+}
+
+export const planReplay = (order: ReplayOrder): Promise<ReplayPlan> =>
+  call("v1/dead-letters/replay", { method: "POST", json: { ...order, dry_run: true } });
 
 export const listReplays = async (limit: number): Promise<readonly Replay[]> =>
   (await call<{ replays: readonly Replay[] }>(withQuery("v1/dead-letter-replays", { limit }))).replays;

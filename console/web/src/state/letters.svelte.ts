@@ -4,6 +4,7 @@ import {
   getLetter,
   listLetters,
   listReplays,
+  planReplay,
   replayLetters,
   steerReplay,
   type Letter,
@@ -13,6 +14,8 @@ import {
   type LetterSpan,
   type LetterState,
   type Replay,
+  type ReplayOrder,
+  type ReplayPlan,
 } from "../api/letters";
 import { Problem } from "../api/problem";
 import { site } from "./site.svelte";
@@ -176,20 +179,22 @@ class Letters {
     for (const row of this.rows) if (row.is_replayable && row.state === "open") this.toggle(row.event_id);
   }
 
+  /** Asks how many of those that `replay` would take; null while the server does not tell. */
+  async plan(ids: readonly string[] | null): Promise<ReplayPlan | null> {
+    try {
+      return await planReplay(this.#order(ids, 10, ""));
+    } catch (error) {
+      this.problem = asProblem(error);
+      return null;
+    }
+  }
+
   /** Puts letters back: those ids, or all open ones that the filters match. */
   async replay(ids: readonly string[] | null, rate: number, reason: string): Promise<boolean> {
     this.busy = true;
     this.problem = null;
     try {
-      // Only one that is looked at is put back although its answer is awaited.
-      const { detail } = this;
-      const again = detail?.state === "replayed" && ids?.length === 1 && ids[0] === detail.event_id;
-      await replayLetters({
-        ...(ids ? { ids, again } : { filter: spanOf(this.choice, Date.now()) }),
-        rate_per_s: rate,
-        requested_by: site.operator || null,
-        reason: reason.trim() || null,
-      });
+      await replayLetters(this.#order(ids, rate, reason));
       this.chosen.clear();
     } catch (error) {
       this.problem = asProblem(error);
@@ -209,6 +214,18 @@ class Letters {
       this.problem = asProblem(error);
     }
     await this.#poll();
+  }
+
+  #order(ids: readonly string[] | null, rate: number, reason: string): ReplayOrder {
+    // Only one that is looked at is put back although its answer is awaited.
+    const { detail } = this;
+    const again = detail?.state === "replayed" && ids?.length === 1 && ids[0] === detail.event_id;
+    return {
+      ...(ids ? { ids, again } : { filter: spanOf(this.choice, Date.now()) }),
+      rate_per_s: rate,
+      requested_by: site.operator || null,
+      reason: reason.trim() || null,
+    };
   }
 
   #page(cursor: string | null, limit: number): Promise<LetterPage> {

@@ -21,6 +21,15 @@ export function fixOf(letter: Pick<Letter, "reason" | "is_replayable">): string 
   return key in ko ? t(key as TextKey) : t("letters.fix.other");
 }
 
+/** Why letters were passed over or left out, most of them first: `record gone 2 · resolved 1`. */
+export function reasonsOf(counts: Readonly<Record<string, number>>): string {
+  return Object.entries(counts)
+    .filter(([, n]) => n > 0)
+    .sort(([, a], [, b]) => b - a)
+    .map(([reason, n]) => `${tSlug("letters.passed", reason)} ${n}`)
+    .join(" · ");
+}
+
 /** What to call a letter: its part, else its place in the log. */
 export function letterName(letter: Letter): string {
   return letter.part_id ?? letter.image_id?.slice(0, 8) ?? `${letter.topic} ${letter.partition}:${letter.offset}`;
