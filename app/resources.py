@@ -162,7 +162,9 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
                 settings=settings,
                 role=role,
                 connection=connection,
-                open_reader=SteadyOpenReader(KafkaOpenReader(connection), SystemClock()),
+                open_reader=SteadyOpenReader(
+                    KafkaOpenReader(connection), SystemClock(), KafkaDescribeLog(connection)
+                ),
                 peek=KafkaPeek(connection),
                 sink=sink,
                 relay_sink=relay_sink,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pipeline.dispatch import Dispatch
 from pipeline.errors import LinesideError
@@ -14,6 +15,27 @@ from pipeline.work import Partition
 from schemas.message import TopicPartition
 
 REPORT_EVERY_S = 5.0
+# A record that was seen where a partition stands is looked at again after this, in case it is
+# deleted; where nothing is, such as after the end of a retention, when something comes or later.
+_SEEN_FOR_S = 60.0
+_NOTHING_FOR_S = 600.0
+
+
+class _Look(NamedTuple):
+    """What a look at a partition found, and where it and the log stood then."""
+
+    frontier: int | None
+    end: int
+    found: NextRecord | None
+    at_s: float
+
+    def holds(self, frontier: int | None, end: int, now_s: float) -> bool:
+        """Whether another look would tell the same."""
+        if self.frontier != frontier:
+            return False
+        if self.found is not None:
+            return now_s - self.at_s < _SEEN_FOR_S
+        return self.end == end and now_s - self.at_s < _NOTHING_FOR_S
 
 
 async def peek_nothing(
@@ -32,6 +54,7 @@ class Reporter:
     telemetry: Telemetry
     peek: PeekLog
     _unread: dict[TopicPartition, int | None] = field(default_factory=dict)
+    _looks: dict[TopicPartition, _Look] = field(default_factory=dict)
 
     async def run(self, source: EventSource) -> None:
         """Report until cancelled."""
@@ -66,7 +89,7 @@ class Reporter:
             for place, frontier in unread.items()
             if frontier is None or former.get(place, -1) == frontier
         }
-        seen = await self.peek(lasting) if lasting else {}
+        seen = await self._look(lasting, ends)
         lag, oldest_ms = 0, None
         for one in partitions:
             found = seen.get(one.place)
@@ -83,6 +106,23 @@ class Reporter:
         age_s = 0.0 if oldest_ms is None else self.clock.now().timestamp() - oldest_ms / 1000
         self._gauge("lag_records", lag)
         self._gauge("oldest_age_seconds", max(0.0, age_s))
+
+    async def _look(
+        self, places: Mapping[TopicPartition, int | None], ends: Mapping[TopicPartition, int]
+    ) -> Mapping[TopicPartition, NextRecord]:
+        """Look at records where partitions stand; a look is a connection, so it is not repeated."""
+        now_s = self.clock.monotonic()
+        looks = {place: look for place, look in self._looks.items() if place in places}
+        due = {
+            place: frontier
+            for place, frontier in places.items()
+            if place not in looks or not looks[place].holds(frontier, ends.get(place, 0), now_s)
+        }
+        found = await self.peek(due) if due else {}
+        for place, frontier in due.items():
+            looks[place] = _Look(frontier, ends.get(place, 0), found.get(place), now_s)
+        self._looks = looks
+        return {place: look.found for place, look in looks.items() if look.found is not None}
 
     def _gauge(self, name: MetricName, value: float) -> None:
         self.telemetry.gauge(name, value, stage=self.dispatch.stage)

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from pipeline.ports import Clock, Commit, EventSource, OpenReader
+from pipeline.ports import Clock, Commit, DescribeLog, EventSource, OpenReader
 from schemas.message import Record, TopicPartition
 
 logger = logging.getLogger(__name__)
@@ -27,16 +27,21 @@ _LOOK_AT_LEAST_EVERY_S = 60.0
 class SteadyOpenReader:
     """Opens readers that notice when they stall (port `OpenReader`)."""
 
-    def __init__(self, open_reader: OpenReader, clock: Clock) -> None:
-        """`open_reader` is what is watched."""
+    def __init__(
+        self, open_reader: OpenReader, clock: Clock, describe_log: DescribeLog | None = None
+    ) -> None:
+        """`open_reader` is what is watched; `describe_log` tells of logs that hold nothing more."""
         self._open_reader = open_reader
         self._clock = clock
+        self._describe_log = describe_log
 
     def __call__(
         self, topics: Collection[str], start: Mapping[TopicPartition, int] | str = "earliest"
     ) -> AbstractAsyncContextManager[EventSource]:
         """Read `topics`; errors are those of the reader that is watched."""
-        return SteadyReader(self._open_reader, tuple(topics), start, self._clock)
+        return SteadyReader(
+            self._open_reader, tuple(topics), start, self._clock, self._describe_log
+        )
 
 
 class SteadyReader:
@@ -48,8 +53,10 @@ class SteadyReader:
         topics: tuple[str, ...],
         start: Mapping[TopicPartition, int] | str,
         clock: Clock,
+        describe_log: DescribeLog | None = None,
     ) -> None:
         """Use `SteadyOpenReader`."""
+        self._describe_log = describe_log
         self._open_reader = open_reader
         self._topics = topics
         self._start = start
@@ -57,6 +64,8 @@ class SteadyReader:
         self._opened = AsyncExitStack()
         # Next offset to read; a partition that is not here is read from its start.
         self._positions: dict[TopicPartition, int] = {}
+        # Where partitions begin of which nothing was read: all of it may be deleted by now.
+        self._first: dict[TopicPartition, int] = {}
         self._paused: set[TopicPartition] = set()
         self._behind: dict[TopicPartition, int] = {}
         self._look_every_s = _LOOK_EVERY_S
@@ -119,14 +128,31 @@ class SteadyReader:
 
     async def _look_at_the_end(self) -> None:
         ends = await self._source.end_offsets()
-        positions = {place: self._positions.get(place, 0) for place in ends.keys() - self._paused}
-        behind = {place: at for place, at in positions.items() if at < ends[place]}
+        behind = self._those_behind(ends)
+        if any(self._behind.get(place) == at for place, at in behind.items()):
+            await self._learn_starts(behind)
+            behind = self._those_behind(ends)
         stalled = [place for place, at in behind.items() if self._behind.get(place) == at]
         self._behind = behind
         if stalled:
             await self._read_anew(stalled)
         elif not behind:
             self._look_every_s = _LOOK_EVERY_S
+
+    def _those_behind(self, ends: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        positions = {**self._first, **self._positions}
+        return {
+            place: positions.get(place, 0)
+            for place in ends.keys() - self._paused
+            if positions.get(place, 0) < ends[place]
+        }
+
+    async def _learn_starts(self, places: Collection[TopicPartition]) -> None:
+        """Ask where partitions begin that were never read, before they are held for stalled."""
+        unread = set(places) - self._positions.keys()
+        if unread and self._describe_log is not None:
+            first = (await self._describe_log(self._topics)).first
+            self._first.update((place, first[place]) for place in unread if place in first)
 
     async def _read_anew(self, stalled: Sequence[TopicPartition]) -> None:
         logger.warning(

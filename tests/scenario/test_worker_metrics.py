@@ -33,10 +33,12 @@ class MeasuredRig(Rig):
     def __init__(self, *, partitions: int = 1) -> None:
         super().__init__(partitions=partitions)
         self.gauges = Gauges()
+        self.looks = 0
 
     async def peek(
         self, places: Mapping[TopicPartition, int | None]
     ) -> Mapping[TopicPartition, NextRecord]:
+        self.looks += 1
         found = {}
         for place, offset in places.items():
             for record in self.broker.read(place, offset or 0, 1):
@@ -104,9 +106,30 @@ async def test_the_age_of_what_was_never_read_comes_from_a_look_at_the_log() -> 
         assert now["partitions_paused"] >= 1
         assert now["lag_records"] == 2
         assert now["oldest_age_seconds"] >= 140
+        # A look is a connection of its own: not one at each report, and the figure goes on.
+        looks = rig.looks
+        await rig.clock.advance(118)
+        assert rig.looks - looks <= 3
+        assert rig.gauges.now["oldest_age_seconds"] >= 255
         stage.fault_in_load = lambda _: None
         await rig.until(rig.all_committed)
         assert (await rig.reported())["oldest_age_seconds"] == 0
+
+
+async def test_a_partition_of_which_all_is_deleted_is_looked_at_once_until_something_comes() -> (
+    None
+):
+    rig, stage = MeasuredRig(), ScriptedStage()
+    end = 5
+    rig.broker.end = lambda place: end + place.partition  # type: ignore[method-assign] # what it held is past its time
+    async with rig.running(rig.measured(stage)):
+        await rig.reported()
+        await rig.clock.advance(300)
+        assert rig.looks == 1
+        assert (rig.gauges.now["oldest_age_seconds"], rig.gauges.now["lag_records"]) == (0, 0)
+        end = 6
+        await rig.reported()
+        assert rig.looks == 2
 
 
 async def test_a_loop_that_is_held_up_shows_in_the_gauge_and_in_readiness() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -156,6 +156,28 @@ async def test_an_end_that_no_reader_reaches_is_tried_ever_less_often(
     async with open_reader([TOPIC]) as source, running(Reading(source)):
         await clock.advance(600)
     assert 5 <= len(caplog.records) <= 12
+
+
+async def test_a_log_of_which_all_is_deleted_is_no_stall_and_what_comes_then_is(
+    broker: MemoryBroker, clock: VirtualClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = TopicPartition(TOPIC, 0)
+    end, asked = 5, 0
+    broker.end = lambda place: end + place.partition  # type: ignore[method-assign] # it held five, all past their time
+
+    async def describe(topics: Collection[str]) -> LogExtent:
+        nonlocal asked
+        asked += 1
+        assert [*topics] == [TOPIC]
+        return LogExtent("one", {place: 5}, {place: end})
+
+    open_reader = SteadyOpenReader(broker.open_reader, clock, describe)
+    async with open_reader([TOPIC]) as source, running(Reading(source)):
+        await clock.advance(600)
+        assert (caplog.records, asked) == ([], 1)
+        end = 6
+        await clock.advance(10)
+    assert [record.action for record in caplog.records] == ["reader_reopened"]  # type: ignore[attr-defined]
 
 
 async def test_a_broker_that_went_away_in_silence_is_noticed(
