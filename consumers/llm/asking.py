@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from consumers.llm.manuals import Chunk
 from consumers.llm.retrieval import ManualIndex
-from consumers.llm.tokens import Tokenizer
+from consumers.llm.tokens import Tokenizer, heading_terms
 
 _PASSAGES = 3
 _SENTENCES = 3
 _LOOKED_AT = 50
 # Terms that a passage must share with the question: one word alone is met by chance.
 _LEAST_SHARED = 2
-# Kiwi reads the heading "2.3 원인" as a sum of money; the number of a heading says nothing here.
-_NUMBERING = re.compile(r"^[\d.]+\s+")
 
 
 class Passage(NamedTuple):
@@ -36,8 +33,8 @@ def answer(index: ManualIndex, tokenizer: Tokenizer, question: str) -> Sequence[
     wanted = set(tokenizer.terms(question))
     found: list[tuple[int, Passage]] = []
     for hit in index.search(question, limit=_LOOKED_AT):
-        titles = " / ".join(_NUMBERING.sub("", title) for title in hit.chunk.section)
-        heading = set(tokenizer.terms(titles))
+        titles = hit.chunk.section
+        heading = {term for title in titles for term in heading_terms(tokenizer, title)}
         shared = len(wanted & (heading | set(tokenizer.terms(hit.chunk.text))))
         if shared >= min(_LEAST_SHARED, len(wanted)):
             sentences = _sentences(hit.chunk, tokenizer, wanted - heading)

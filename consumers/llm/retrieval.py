@@ -9,9 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from consumers.llm.manuals import Chunk
-from consumers.llm.tokens import Tokenizer
+from consumers.llm.tokens import Tokenizer, heading_terms
 
-RETRIEVAL_VERSION = "bm25.1"
+RETRIEVAL_VERSION = "bm25.2"
 _K1 = 1.5
 _B = 0.75
 # A heading says what its section is about: its words count as if they stood there three times.
@@ -37,8 +37,9 @@ class ManualIndex:
         self._lengths: list[int] = []
         for position, chunk in enumerate(self.chunks):
             body = Counter(tokenizer.terms(chunk.text))
-            for term in tokenizer.terms(" ".join(chunk.section)):
-                body[term] += _HEADING_WEIGHT
+            for title in chunk.section:
+                for term in heading_terms(tokenizer, title):
+                    body[term] += _HEADING_WEIGHT
             self._lengths.append(sum(body.values()))
             for term, count in body.items():
                 self._postings[term].append((position, count))

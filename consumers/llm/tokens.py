@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 # A code such as E-042, M6 or SUS304 is one word, whatever a tokenizer makes of it.
 _CODE = re.compile(r"(?<![a-z0-9])(?:[a-z]{1,8}[-_]?\d[\w.-]*|\d+(?:\.\d+)?)(?<![.-])")
 _LATIN = re.compile(r"[a-z]{2,}")
+# Kiwi takes what follows a number for a unit: of "2.3 원인" it makes 2.3 won, of "3.1 특징" none.
+_NUMBERING = re.compile(r"^\s*(\d+(?:\.\d+)*)[.)]?\s*(?=[^\s\d])")
 _HANGUL_RUN = re.compile(r"[가-힣]+")
 # Nouns, verb and adjective stems, roots, adverbs: what carries meaning.
 _CONTENT_TAGS = ("NNG", "NNP", "XR", "VV", "VA", "MAG", "NR")
@@ -92,6 +94,14 @@ class KiwiTokenizer:
             if _HANGUL_RUN.fullmatch(word):
                 kiwi.add_user_word(word, "NNP")
         return kiwi
+
+
+def heading_terms(tokenizer: Tokenizer, title: str) -> list[str]:
+    """Return the terms of a heading: its number, then its words as if they stood alone."""
+    numbering = _NUMBERING.match(title)
+    if numbering is None:
+        return tokenizer.terms(title)
+    return [*latin_terms(numbering[1]), *tokenizer.terms(title[numbering.end() :])]
 
 
 def latin_terms(folded: str) -> list[str]:
