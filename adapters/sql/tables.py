@@ -53,6 +53,11 @@ class UtcTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """Return what makes an index one of some rows alone."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 def _id(name: str = "event_id", **kwargs: Any) -> Column[str]:
     return Column(name, String(36), **kwargs)
 
@@ -136,8 +141,7 @@ images = Table(
     Index(
         "images_storing",
         "received_at",
-        sqlite_where=text("state = 'storing'"),
-        postgresql_where=text("state = 'storing'"),
+        **_where("state = 'storing'"),
     ),
 )
 
@@ -247,8 +251,7 @@ dead_letter_replay_items = Table(
         "dead_letter_replay_items_due",
         "replay_id",
         "place",
-        sqlite_where=text("put_back_at IS NULL AND passed_over IS NULL"),
-        postgresql_where=text("put_back_at IS NULL AND passed_over IS NULL"),
+        **_where("put_back_at IS NULL AND passed_over IS NULL"),
     ),
 )
 
@@ -386,16 +389,6 @@ outbox = Table(
     Column("offset", BigInteger),
     # Why it can never be published, if so; `published_at` stays empty then.
     _text("refused"),
-    Index(
-        "outbox_pending",
-        "id",
-        sqlite_where=text("published_at IS NULL AND refused IS NULL"),
-        postgresql_where=text("published_at IS NULL AND refused IS NULL"),
-    ),
-    Index(
-        "outbox_refused",
-        "id",
-        sqlite_where=text("refused IS NOT NULL"),
-        postgresql_where=text("refused IS NOT NULL"),
-    ),
+    Index("outbox_pending", "id", **_where("published_at IS NULL AND refused IS NULL")),
+    Index("outbox_refused", "id", **_where("refused IS NOT NULL")),
 )
