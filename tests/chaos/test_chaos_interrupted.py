@@ -66,7 +66,7 @@ async def test_ctrl_c_stops_a_bench_and_leaves_nothing_behind(
         while not (line := await run.stderr.readline()).decode().rstrip().endswith(last_words):
             assert line, "it ended before its roles started"
         children = _children_of(run.pid)
-        assert len(children) >= 3
+        assert children
         run.send_signal(signal.SIGINT)
         await run.stderr.read()
         assert await run.wait() == 130

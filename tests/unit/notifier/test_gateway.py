@@ -177,6 +177,18 @@ async def test_a_client_whose_reader_of_the_log_stalls_misses_nothing() -> None:
     assert sorted(got) == sorted(said)
 
 
+async def test_a_notifier_is_no_larger_at_its_start_where_the_log_is_longer() -> None:
+    """It takes the end of each partition into its ring, enough for who was cut off meanwhile."""
+    rig = FeedRig()
+    rig.say(*(scored(number) for number in range(1000)))
+    ends = {place: rig.broker.end(place) for place in rig.broker.places(("images.scored",))}
+    async with rig.notifier():
+        hub = rig.feed.hub
+        await until(lambda: all(hub.frontier[place] == end for place, end in ends.items()))
+        assert hub.covers({place: end - 50 for place, end in ends.items()})
+        assert not hub.covers({place: end - 51 for place, end in ends.items()})
+
+
 async def test_earliest_is_the_whole_log(rig: FeedRig) -> None:
     said = rig.say(*(scored(number) for number in range(30)))
     await until(lambda: sum(rig.feed.hub.frontier.values()) >= 30)
