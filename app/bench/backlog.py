@@ -65,8 +65,7 @@ from schemas.topics import TOPICS, triggers_of
 Json = dict[str, Any]
 Say = Callable[[str], None]
 
-INPUT = "images.uploaded"
-STAGES = ("anomaly", "embed", "llm", "record")
+INPUT, STAGES = "images.uploaded", ("anomaly", "embed", "llm", "record")
 # Topics that carry a stage's answer; ImageSkipped says whose it is.
 _ANSWERS = {
     "anomaly": ("images.scored", "images.skipped", "dead-letters.anomaly"),
