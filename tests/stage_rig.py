@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
@@ -36,6 +37,7 @@ from pipeline.stage import Stage
 from pipeline.telemetry import NullTelemetry
 from pipeline.worker import Worker
 from pipeline.worker_settings import WorkerSettings
+from producers.relay import no_fence
 from schemas.codec import decode, encode
 from schemas.configuration import (
     BankPublished,
@@ -87,7 +89,7 @@ def memory_resources(broker: MemoryBroker, settings: Settings) -> MemoryResource
         "open_reader": broker.open_reader,
         "peek": peek_nothing,
         "sink": broker,
-        "relay_sink": None,
+        "relay_sink": SimpleNamespace(publish=broker.publish, take_over=no_fence),
         "objects": MemoryObjects(),
         "database": None,
         "inspections": MemoryInspections(tables),

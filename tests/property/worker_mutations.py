@@ -258,7 +258,7 @@ MUTATIONS = (
     Mutation(
         "what was not read has no age",
         "pipeline/reporting.py",
-        "seen = await self.peek(lasting) if lasting else {}",
+        "seen = await self._look(lasting, ends)",
         "seen = {}",
         _METRICS + "test_the_age_of_what_was_never_read_comes_from_a_look_at_the_log",
     ),
