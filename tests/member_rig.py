@@ -22,6 +22,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as ClientPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.partitioner import murmur2
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from adapters.kafka.admin import KafkaAdmin, open_admin
 from adapters.kafka.connection import KafkaConnection
@@ -223,6 +224,20 @@ class Members:
         (answer,) = await client.describe_consumer_groups([self.group])
         await client.close()
         return {row[0] for row in answer.groups[0][5]}
+
+    async def expel(self) -> None:
+        """Do at once what the broker does when sessions end, to all members: they are dead."""
+        assert all(member.process.poll() is not None for member in self.started)
+        ids = await self.member_ids()
+        client = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        await client.start()
+        try:
+            node = await client.find_coordinator(self.group)
+            for one in ids:
+                answer = await client._send_request(LeaveGroupRequest(self.group, one), node)
+                assert answer.error_code == 0, answer
+        finally:
+            await client.close()
 
     async def settled(self, *parts: str, limit_s: float = 60.0) -> Outcome:
         """Wait until each came out or was buried, and what follows at once; returns all so far."""

@@ -6,12 +6,16 @@ import asyncio
 import itertools
 import os
 import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, expect
 
+from app.settings import Settings
 from app.up import Running
 from tests.e2e.test_operator_page import STALE_WITHIN_MS, WIDE, Watched, open_browser
 from tests.page_rig import fill, send, write_past
@@ -21,28 +25,46 @@ MEASURE = (Path(__file__).parent / "measure.js").read_text("utf-8")
 SIZES = {"wide": (1920, 1080), "tablet": (1280, 800), "phone": (360, 740)}
 LONG_NAME = "PART-" + "0123456789" * 19
 
-pytestmark = [pytest.mark.needs_chromium, pytest.mark.needs_kafka]
+pytestmark = [
+    pytest.mark.needs_chromium,
+    pytest.mark.needs_kafka,
+    pytest.mark.asyncio(loop_scope="module"),
+]
 
 
-async def test_the_pages_keep_their_sizes_and_contrast_on_every_screen(tmp_path: Path) -> None:
-    settings = plant_settings(tmp_path / "state")
+@dataclass(frozen=True)
+class Line:
+    """A web role whose pages are filled, `ng` is an image of them, and a browser."""
+
+    settings: Settings
+    running: Running
+    browser: Browser
+    ng: str
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def line(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Line]:
+    settings = plant_settings(tmp_path_factory.mktemp("pages") / "state")
     async with running_plant(settings, roles=("web",)) as running, open_browser() as browser:
-        ng = await fill(running, settings, long_name=LONG_NAME)
-        looks = itertools.product(SIZES, ("light", "dark"), ("", f"i/{ng}", "setup"))
-        for number, (size, theme, path) in enumerate(looks):
-            language = "en" if number % 2 else "ko"
-            measured = await _measure(browser, running.url, path, size, theme, language)
-            where = f"/{path} {size} {theme} {language}"
-            assert measured.pop("faint") == [], where
-            assert measured.pop("small") == [], where
-            assert measured.pop("errors") == [], where
-            assert measured["sideways"] <= 0, where
-            assert measured["header"] == 64, where
-            assert measured["body_px"] == 18, where
-            if path != "setup":
-                assert measured["shape"] == _shape(size, path), where
-                assert len(measured["decisions"]) == 4, where
-                assert min(measured["decisions"]) >= 72, where
+        yield Line(settings, running, browser, await fill(running, settings, long_name=LONG_NAME))
+
+
+async def test_the_pages_keep_their_sizes_and_contrast_on_every_screen(line: Line) -> None:
+    looks = itertools.product(SIZES, ("light", "dark"), ("", f"i/{line.ng}", "setup"))
+    for number, (size, theme, path) in enumerate(looks):
+        language = "en" if number % 2 else "ko"
+        measured = await _measure(line.browser, line.running.url, path, size, theme, language)
+        where = f"/{path} {size} {theme} {language}"
+        assert measured.pop("faint") == [], where
+        assert measured.pop("small") == [], where
+        assert measured.pop("errors") == [], where
+        assert measured["sideways"] <= 0, where
+        assert measured["header"] == 64, where
+        assert measured["body_px"] == 18, where
+        if path != "setup":
+            assert measured["shape"] == _shape(size, path), where
+            assert len(measured["decisions"]) == 4, where
+            assert min(measured["decisions"]) >= 72, where
 
 
 def _shape(size: str, path: str) -> int:
@@ -74,37 +96,32 @@ async def _measure(
     return measured | {"errors": watched.errors}
 
 
-async def test_four_troubles_are_told_apart_with_seconds(tmp_path: Path) -> None:
-    settings = plant_settings(tmp_path / "state")
-    async with running_plant(settings, roles=("web",)) as running, open_browser() as browser:
-        await fill(running, settings, long_name="P-1")
-        page = await browser.new_page(locale="ko-KR", viewport=WIDE)
-        await page.goto(running.url)
-        await expect(page.get_by_test_id("connection")).to_have_attribute("data-phase", "live")
-        banners = page.locator(".banner")
-        await expect(banners).to_have_count(0)
+async def test_four_troubles_are_told_apart_with_seconds(line: Line) -> None:
+    page = await line.browser.new_page(locale="ko-KR", viewport=WIDE)
+    await page.goto(line.running.url)
+    await expect(page.get_by_test_id("connection")).to_have_attribute("data-phase", "live")
+    banners = page.locator(".banner")
+    await expect(banners).to_have_count(0)
 
-        await write_past(settings, "cam-9", ago_s=100, every_s=5)
-        silent = page.get_by_test_id("silent-banner")
-        await expect(silent).to_contain_text("cam-9", timeout=STALE_WITHIN_MS)
-        await expect(silent).to_contain_text("초째")
+    await write_past(line.settings, "cam-9", ago_s=100, every_s=5)
+    silent = page.get_by_test_id("silent-banner")
+    await expect(silent).to_contain_text("cam-9", timeout=STALE_WITHIN_MS)
+    await expect(silent).to_contain_text("초째")
 
-        await asyncio.to_thread(send, running.url, 300)  # no stage runs here: it stays unjudged
-        late = page.get_by_test_id("late-banner")
-        await expect(late).to_contain_text("1장", timeout=2 * STALE_WITHIN_MS)
+    await asyncio.to_thread(send, line.running.url, 300)  # no stage runs here: it stays unjudged
+    late = page.get_by_test_id("late-banner")
+    await expect(late).to_contain_text("1장", timeout=2 * STALE_WITHIN_MS)
 
-        await _lose_the_broker(page, running)
-        await expect(late).to_be_visible()
+    await _lose_the_broker(page, line.running)
+    await expect(late).to_be_visible()
 
-        web = running.supervisor.children["web"].process
-        assert web
-        web.send_signal(signal.SIGSTOP)
-        await expect(page.get_by_test_id("stale-banner")).to_contain_text(
-            "초", timeout=STALE_WITHIN_MS
-        )
-        await expect(banners).to_have_count(1)
-        web.send_signal(signal.SIGCONT)
-        await expect(page.get_by_test_id("stale-banner")).to_be_hidden(timeout=STALE_WITHIN_MS)
+    web = line.running.supervisor.children["web"].process
+    assert web
+    web.send_signal(signal.SIGSTOP)
+    await expect(page.get_by_test_id("stale-banner")).to_contain_text("초", timeout=STALE_WITHIN_MS)
+    await expect(banners).to_have_count(1)
+    web.send_signal(signal.SIGCONT)
+    await expect(page.get_by_test_id("stale-banner")).to_be_hidden(timeout=STALE_WITHIN_MS)
 
 
 async def _lose_the_broker(page: Page, running: Running) -> None:

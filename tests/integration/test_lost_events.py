@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import make_url
 
+from adapters.kafka import source
 from adapters.kafka.admin import open_admin
 from app.cli.topics import _reset_group
 from app.settings import KafkaSettings, Settings
@@ -42,6 +43,16 @@ async def rig(
         await rig.sink.close()
 
 
+@pytest.fixture
+def quick_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let members ask ten times as often as shipped which topics there are: they notice sooner."""
+    shipped = source.consumer_options()
+    # What `rig.complete` then waits for; the client's own default is five minutes.
+    assert shipped["metadata_max_age_ms"] <= 30_000
+    quick = {**shipped, "metadata_max_age_ms": shipped["metadata_max_age_ms"] // 10}
+    monkeypatch.setattr(source, "consumer_options", lambda: dict(quick))
+
+
 def rows(rig: LostLogRig) -> list[tuple[str, int]]:
     """Results that a stage gave more than once."""
     assert rig.tables.database is not None
@@ -72,6 +83,7 @@ async def test_images_of_a_topic_that_was_deleted_and_made_anew_come_back(rig: L
     assert brought_back(rig) >= len(lost)
 
 
+@pytest.mark.usefixtures("quick_metadata")
 async def test_a_topic_made_anew_under_running_workers_loses_nothing(rig: LostLogRig) -> None:
     async with rig.running(*STAGES), rig.reconciling():
         await rig.complete(await rig.accept(4))
