@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageOps
+from PIL import ExifTags, Image, ImageDraw, ImageOps
 
 from pipeline.errors import PoisonError
 from pipeline.jpeg_scan import read_scans
@@ -53,7 +53,7 @@ def decode_rgb(
     if image.format in ("JPEG", "MPO"):
         image = _refuse_missing_pixels(image, data)
     with _decoding():
-        upright = ImageOps.exif_transpose(image)
+        upright = _upright(image)
         if upright.mode in _DEEP_GREY:
             return _from_deep_grey(upright, white=_white_level(image))
         return np.array(_as_rgb(upright), dtype=np.uint8, order="C")
@@ -159,6 +159,13 @@ def _refuse_missing_pixels(image: Image.Image, jpeg: bytes) -> Image.Image:
     except OSError:
         raise _truncated() from None
     return whole
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Pillow copies a picture that already stands upright, too.
+    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _truncated() -> PoisonError:

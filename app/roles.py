@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from adapters.clock import SystemClock
 from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
+from app.allocator import keep_freed_memory
 from app.garbage import calm_collector
 from app.logs import dump_tasks_on
 from app.resources import Resources, note_role, open_resources
@@ -73,6 +75,11 @@ class Kit:
 # second, polls of 500 would let those of one partition age for a minute behind the others.
 _SLOW_WORK = WorkerSettings(poll_records=32, buffer_records=64)
 
+# The verdict goes first: where the two share few cores, each would take twice as long. Similar
+# cases are looked for when it is mostly there; a batch that is full does not wait.
+_FEW_CORES = 4
+_SIMILAR_CASES_AFTER_S = 0.08 if (os.cpu_count() or 1) <= _FEW_CORES else 0.0
+
 Builder = Callable[[Kit], AbstractAsyncContextManager[Sequence[Service]]]
 
 
@@ -85,8 +92,7 @@ async def build_embed(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
     made = await asyncio.to_thread(build_parts, kit)
     search = kit.settings.search
-    # On few cores the verdict goes first: similar cases are looked at after it.
-    settings = replace(_SLOW_WORK, batch_size=8, linger_s=0.02)
+    settings = replace(_SLOW_WORK, batch_size=8, linger_s=_SIMILAR_CASES_AFTER_S)
     yield [
         made.products,
         made.cases,
@@ -159,9 +165,15 @@ ROLES: dict[str, Builder] = {
 }
 
 
+# Roles in which a network computes.
+_NETWORK_ROLES = ("embed", "anomaly")
+
+
 async def run_role(role: str, settings: Settings) -> int:
     """Run one role until it is told to stop; returns the exit code."""
     dump_tasks_on(signal.SIGUSR1)
+    if role in _NETWORK_ROLES:
+        keep_freed_memory()
     telemetry = PrometheusTelemetry()
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)

@@ -229,12 +229,19 @@ class Ingest:
 
     async def _store(self, event: ImageUploaded, data: bytes, capture: Capture) -> Accepted:
         ports, subject = self._ports, event.subject
-        reserved = await ports.outbox.reserve(event)
+        image = subject.image
+        # Looked up beside the reservation, not after it: each costs a hop to a thread.
+        reserved, found = await asyncio.gather(
+            ports.outbox.reserve(event), ports.store.stat(image.key), return_exceptions=True
+        )
+        if isinstance(reserved, BaseException):
+            raise reserved
         if reserved == "accepted":
             await self._ask_again(event, capture)
             return Accepted(subject.image_id, duplicate=True, duplicate_bytes=False)
-        image = subject.image
-        known = reserved == "new" and await ports.store.stat(image.key) is not None
+        if isinstance(found, BaseException):
+            raise found
+        known = reserved == "new" and found is not None
         # Written even when it is there: that renews its age, so that no clean-up by age takes
         # the bytes from under an image accepted today, and it heals an object that was damaged.
         content_type = image.content_type or "application/octet-stream"

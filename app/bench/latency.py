@@ -1,7 +1,8 @@
 """How long an image takes from the sender to the operator's screen, less the time inside infer.
 
 The whole system runs as `lineside up` runs it: every role a process of its own on this machine.
-Hops are split by clock readings that the events carry anyway, all of one machine.
+Hops are split by clock readings that the events carry anyway, all of one machine. Before it the
+bare hops run (bare_trip.py), so that figures of different machines can be compared.
 """
 
 from __future__ import annotations
@@ -11,18 +12,19 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import websockets
 
 from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.reader import KafkaOpenReader
+from app.bench.bare_trip import time_bare_trips
+from app.bench.camera import Camera
 from app.cli.output import table
 from app.client import Client
 from app.demo.summary import percentile
@@ -38,6 +40,7 @@ _PRODUCT = "bench"
 _NORMALS = 40
 _WARM_UP = 10
 _TIMEOUT_S = 60.0
+_BARE_IMAGES = 50
 
 
 @dataclass
@@ -79,45 +82,59 @@ async def bench_latency(folder: Path, *, rate: float = 5.0, count: int = 100) ->
         rate: images a second.
         count: images that are counted; ten more go before them.
     """
-    settings = Settings(state_dir=folder / "state", web=WebSettings(port=free_port()))
     load_before = os.getloadavg()[0]
+    pictures = await asyncio.to_thread(_draw, range(1000, 1020))
+    bare = await time_bare_trips(folder / "bare", pictures, rate=rate, count=_BARE_IMAGES)
+    settings = Settings(state_dir=folder / "state", web=WebSettings(port=free_port()))
     async with running_system(settings) as running:
-        pictures = await asyncio.to_thread(_teach, running.url)
+        await asyncio.to_thread(_teach, running.url)
         trips: dict[str, Trip] = {}
-        listening = asyncio.Event()
-        watching = asyncio.create_task(_watch(running.url, trips, listening))
-        try:
-            await asyncio.wait_for(listening.wait(), 30)
+        async with _watching(running.url, trips):
             await _send(running.url, pictures, trips, rate=rate, count=count + _WARM_UP)
             await _all_received(trips, count + _WARM_UP)
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching
         await _read_log(running.bootstrap_servers, trips)
     ordered = sorted(trips.values(), key=lambda trip: trip.sent_ms)[_WARM_UP:]
-    return _figures(ordered, rate=rate, load_before=load_before)
+    return _figures(ordered, rate=rate, load_before=load_before, bare=bare)
 
 
-def _teach(url: str) -> list[bytes]:
-    """Set a product up over HTTP; returns pictures to send."""
+def _draw(seeds: Sequence[int]) -> list[bytes]:
+    """Return JPEGs of some 70 kB."""
     import cv2  # noqa: PLC0415 - only where pictures are drawn
 
     def draw(seed: int) -> bytes:
         bgr = cv2.cvtColor(bearing.draw(None, seed).image, cv2.COLOR_RGB2BGR)
         return bytes(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 80])[1])
 
+    return [draw(seed) for seed in seeds]
+
+
+def _teach(url: str) -> None:
+    """Set a product up over HTTP."""
+    normals = _draw(range(_NORMALS))
     with Client(url) as client:
         client.put_product(
             _PRODUCT, display_name="bench", policy={"anomaly": "auto", "report": "on_request"}
         )
         path = f"/v1/products/{_PRODUCT}/normals"
         for start in range(0, _NORMALS, 8):
-            parts = [("file", (f"{n}.jpg", draw(n))) for n in range(start, start + 8)]
+            parts = [("file", (f"{n}.jpg", normals[n])) for n in range(start, start + 8)]
             client.call("POST", path, files=parts)
         job = client.build_bank(_PRODUCT)
         client.activate_bank(_PRODUCT, str(job["version"]))
-    return [draw(1000 + number) for number in range(20)]
+
+
+@asynccontextmanager
+async def _watching(url: str, trips: dict[str, Trip]) -> AsyncIterator[None]:
+    """Note what arrives on the feed; entered once the feed has answered."""
+    listening = asyncio.Event()
+    watching = asyncio.create_task(_watch(url, trips, listening))
+    try:
+        await asyncio.wait_for(listening.wait(), 30)
+        yield
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
 
 
 async def _watch(url: str, trips: dict[str, Trip], listening: asyncio.Event) -> None:
@@ -140,21 +157,16 @@ async def _watch(url: str, trips: dict[str, Trip], listening: asyncio.Event) -> 
 async def _send(
     url: str, pictures: Sequence[bytes], trips: dict[str, Trip], *, rate: float, count: int
 ) -> None:
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as http:
+    async with Camera(url) as camera:
         began = time.monotonic()
         for number in range(count):
             await asyncio.sleep(max(0.0, began + number / rate - time.monotonic()))
             part = f"bench-{number}"
-            # Built before the clock runs: a camera's own work is not the system's.
-            request = http.build_request(
-                "POST",
-                "/v1/images",
-                data={"product": _PRODUCT, "part_id": part, "station": "bench"},
-                files={"file": ("x.jpg", pictures[number % len(pictures)])},
-            )
+            fields = {"product": _PRODUCT, "part_id": part, "station": "bench"}
+            request = camera.prepare("/v1/images", fields, pictures[number % len(pictures)])
+            await camera.ready()
             trips[part] = Trip(_now_ms())
-            answer = await http.send(request)
-            answer.raise_for_status()
+            await camera.send(request)
 
 
 async def _all_received(trips: Mapping[str, Trip], count: int) -> None:
@@ -199,10 +211,13 @@ def _hops(trip: Trip) -> dict[str, float]:
     }
 
 
-def _figures(trips: Sequence[Trip], *, rate: float, load_before: float) -> Json:
+def _figures(
+    trips: Sequence[Trip], *, rate: float, load_before: float, bare: Sequence[float]
+) -> Json:
     totals = [trip.total_ms for trip in trips]
     hops = [_hops(trip) for trip in trips]
     p50, p95 = statistics.median(totals), percentile(totals, 0.95) or 0.0
+    bare_p50, bare_p95 = statistics.median(bare), percentile(bare, 0.95) or 0.0
     return {
         "images": len(trips),
         "rate": rate,
@@ -216,6 +231,10 @@ def _figures(trips: Sequence[Trip], *, rate: float, load_before: float) -> Json:
         "hops_p95_ms": {
             name: round(percentile([hop[name] for hop in hops], 0.95) or 0.0, 1) for name in hops[0]
         },
+        "bare_p50_ms": round(bare_p50, 1),
+        "bare_p95_ms": round(bare_p95, 1),
+        "p50_to_bare": round(p50 / bare_p50, 2),
+        "p95_to_bare": round(p95 / bare_p95, 2),
         "load_before": round(load_before, 2),
         "limits_ms": {"p50": P50_LIMIT_MS, "p95": P95_LIMIT_MS},
         "passed": p50 <= P50_LIMIT_MS and p95 <= P95_LIMIT_MS,
@@ -228,17 +247,9 @@ def print_latency(result: Json) -> None:
         [name, value, result["hops_p95_ms"][name]] for name, value in result["hops_p50_ms"].items()
     ]
     table(["hop", "p50 ms", "p95 ms"], rows)
-    table(
-        ["images", "a second", "p50 ms", "p95 ms", "max ms", "infer p50 ms", "other load"],
-        [
-            [
-                result["images"],
-                result["rate"],
-                result["p50_ms"],
-                result["p95_ms"],
-                result["max_ms"],
-                result["infer_p50_ms"],
-                result["load_before"],
-            ]
-        ],
-    )
+    names = ["images", "a second", "p50 ms", "p95 ms", "max ms", "infer p50 ms", "other load"]
+    keys = ["images", "rate", "p50_ms", "p95_ms", "max_ms", "infer_p50_ms", "load_before"]
+    table(names, [[result[key] for key in keys]])
+    names = ["the bare hops on this machine", "p50 ms", "p95 ms", "p50 x", "p95 x"]
+    keys = ["bare_p50_ms", "bare_p95_ms", "p50_to_bare", "p95_to_bare"]
+    table(names, [["nothing of what keeps an image", *(result[key] for key in keys)]])
