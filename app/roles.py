@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from adapters.clock import SystemClock
 from adapters.health import HealthServer
 from adapters.telemetry import CONTENT_TYPE, PrometheusTelemetry
-from app.allocator import keep_freed_memory
 from app.garbage import calm_collector
 from app.logs import dump_tasks_on
+from app.process import keep_freed_memory, wake_without_preempting
 from app.resources import Resources, note_role, open_resources
 from app.settings import Settings
 from pipeline.guard import GuardedOpenSource
@@ -167,6 +167,8 @@ ROLES: dict[str, Builder] = {
 
 # Roles in which a network computes.
 _NETWORK_ROLES = ("embed", "anomaly")
+# Roles that are on no verdict's way to the screen.
+_SIDE_ROLES = ("embed", "llm", "record")
 
 
 async def run_role(role: str, settings: Settings) -> int:
@@ -174,6 +176,8 @@ async def run_role(role: str, settings: Settings) -> int:
     dump_tasks_on(signal.SIGUSR1)
     if role in _NETWORK_ROLES:
         keep_freed_memory()
+    if role in _SIDE_ROLES:
+        wake_without_preempting()
     telemetry = PrometheusTelemetry()
     async with open_resources(settings, role) as resources:
         kit = Kit(resources, SystemClock(), telemetry)
