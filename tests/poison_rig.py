@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
+import sqlite3
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
 from aiokafka import AIOKafkaProducer
+from prometheus_client.parser import text_string_to_metric_families
 
 from adapters.objects import Objects
 from pipeline.ports import EventSource
@@ -31,6 +37,7 @@ class Plant:
     producer: AIOKafkaProducer
     store: Objects
     graves: EventSource
+    state_dir: Path
     letters: list[DeadLetter] = field(default_factory=list)
     parts: int = 0
 
@@ -88,6 +95,26 @@ class Plant:
                 assert isinstance(letter, DeadLetter)
                 assert record.topic == f"dead-letters.{letter.stage}"
                 self.letters.append(letter)
+
+    async def scraped(self) -> Counter[tuple[str, ...]]:
+        """Scrape every role: how often each counter was counted, by its name and labels."""
+        pages = []
+        for note in sorted((self.state_dir / "roles").glob("*.json")):
+            address = json.loads(note.read_text("utf-8"))["health_url"]
+            pages.append((await self.http.get(f"{address}/metrics")).text)
+        found: Counter[tuple[str, ...]] = Counter()
+        for page in pages:
+            for family in text_string_to_metric_families(page):
+                for sample in family.samples:
+                    if family.type == "counter" and sample.name.endswith("_total"):
+                        key = (family.name, *(sample.labels[k] for k in sorted(sample.labels)))
+                        found[key] += int(sample.value)
+        return found
+
+    def tables(self, query: str) -> list[tuple[Any, ...]]:
+        """Ask the tables with a client of the test's own."""
+        with closing(sqlite3.connect(self.state_dir / "lineside.db")) as connection:
+            return connection.execute(query).fetchall()
 
     async def unharmed(self, neighbours: Sequence[str]) -> None:
         for identity in neighbours:

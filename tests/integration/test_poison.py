@@ -20,7 +20,7 @@ from schemas.codec import MAX_VALUE_BYTES
 from schemas.subject import image_id
 from tests import bad_pictures as bad
 from tests.plant import PRODUCT, draw_part, plant_settings, running_plant, teach, write_product
-from tests.poison_rig import STATION, Plant
+from tests.poison_rig import DEADLINE_S, STATION, Plant
 
 pytestmark = [pytest.mark.needs_kafka, pytest.mark.asyncio(loop_scope="module")]
 
@@ -45,7 +45,7 @@ async def plant(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant
             open_store(settings) as store,
             producer,
         ):
-            yield Plant(http, producer, store, graves)
+            yield Plant(http, producer, store, graves, settings.state_dir)
 
 
 # --- over HTTP: refused with what to do ---------------------------------------------------------
@@ -288,3 +288,37 @@ async def test_every_kind_of_picture_gets_a_verdict_in_the_pixels_that_people_se
     for picture in ("thumbnail", "heatmap", "overlay"):
         answer = await plant.http.get(f"/v1/images/{identity}/{picture}")
         assert (answer.status_code, answer.headers["content-type"][:6]) == (200, "image/")
+
+
+# --- and the counts add up ----------------------------------------------------------------------
+
+
+async def test_g19_what_the_roles_have_counted_by_now_is_what_the_tables_hold(plant: Plant) -> None:
+    """After all of the above, or after one part and one letter where this runs alone."""
+    await plant.unharmed([await plant.neighbour()])
+    await plant.buried(await plant.publish(None), READERS)
+    letters = "SELECT 'lineside_dead_letters', reason, stage, count(*) FROM dead_letters"
+    results = "SELECT 'lineside_events_settled', stage, count(*) FROM inspections"
+    uploads = "SELECT count(*) FROM outbox WHERE topic = 'images.uploaded'"
+
+    def held() -> dict[tuple[str, ...], int]:
+        rows = plant.tables(f"{letters} GROUP BY reason, stage")
+        rows += plant.tables(f"{results} WHERE stage IN ('anomaly', 'embed') GROUP BY stage")
+        ((accepted,),) = plant.tables(uploads)
+        return {tuple(key): n for *key, n in rows} | {("lineside_uploads", "accepted"): accepted}
+
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            counted = await plant.scraped()
+            kept = {
+                key: count
+                for key, count in counted.items()
+                if key[0] == "lineside_dead_letters"
+                or key in {("lineside_events_settled", stage) for stage in JUDGES}
+                or key == ("lineside_uploads", "accepted")
+            }
+            if kept == held():
+                break
+            await asyncio.sleep(0.2)  # the last of them are on their way
+    assert kept[("lineside_dead_letters", "null_value", "record")] >= 1
+    assert kept[("lineside_uploads", "accepted")] >= 1
