@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import FileResponse, JSONResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -104,7 +104,7 @@ def _add_pages(app: FastAPI) -> None:
     """Serve the pages; the page itself decides between its routes."""
     if (PAGES / "assets").is_dir():
         app.mount("/assets", StaticFiles(directory=PAGES / "assets"), name="assets")
-    for path in ("/", "/setup", "/admin", "/analysis", "/dead-letters", "/i/{image_id}"):
+    for path in ("/", "/setup", "/dead-letters", "/i/{image_id}"):
         app.add_api_route(path, _page, methods=["GET"], include_in_schema=False)
     for path, target in _OLD_NAMES.items():
         app.add_api_route(path, _redirect(target), methods=["GET"], include_in_schema=False)
@@ -112,19 +112,25 @@ def _add_pages(app: FastAPI) -> None:
 
 
 def _page() -> FileResponse:
+    return _shell(200)
+
+
+def _shell(status: int) -> FileResponse:
     index = PAGES / "index.html"
     if not index.is_file():
         raise RefusedError(503, "pages_not_built", "the pages are not built; run: make web")
-    return FileResponse(index, headers={**_HEADERS, "Cache-Control": "no-cache"})
+    return FileResponse(index, status, headers={**_HEADERS, "Cache-Control": "no-cache"})
 
 
 def _redirect(target: str) -> Callable[[], RedirectResponse]:
     return lambda: RedirectResponse(target, status_code=308)
 
 
-def _public_file(name: str) -> FileResponse:
+def _public_file(name: str, request: Request) -> FileResponse:
     """Files beside the page, such as its icon; one path segment, so nothing above it."""
     path = PAGES / name
     if name.startswith(".") or not path.is_file():
+        if "text/html" in request.headers.get("accept", ""):
+            return _shell(404)  # a person reads it: the page says so in their language
         raise RefusedError(404, "not_found", f"there is no page /{name}")
     return FileResponse(path, headers=_HEADERS)
