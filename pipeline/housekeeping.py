@@ -51,3 +51,27 @@ class OutboxKeeping(Protocol):
         Rows that were set aside stay.
         """
         ...
+
+
+class RefusedRow(NamedTuple):
+    """An outbox row that was set aside, since the broker's limits refuse it."""
+
+    row_id: int
+    event_id: str
+    topic: str
+    key: str | None
+    size_bytes: int
+    created_at: datetime
+    reason: str
+
+
+class RefusedRows(Protocol):
+    """What was set aside, for a person to decide on."""
+
+    async def refused_rows(self, limit: int) -> Sequence[RefusedRow]:
+        """Return them, oldest first."""
+        ...
+
+    async def put_back(self, row_ids: Sequence[int]) -> int:
+        """Let the relay try these again; returns how many were set aside until now."""
+        ...

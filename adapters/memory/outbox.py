@@ -10,7 +10,7 @@ from itertools import accumulate
 
 from adapters.memory.tables import ImageRow, MemoryTables
 from pipeline.errors import ConflictError, DependencyDownError
-from pipeline.housekeeping import OutboxBacklog
+from pipeline.housekeeping import OutboxBacklog, RefusedRow
 from pipeline.ports import OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
@@ -150,6 +150,25 @@ class MemoryOutbox:
     async def set_aside(self, row_id: int, reason: str) -> None:
         """Keep a row that can never be published, and why (port `Outbox`)."""
         self.refused[row_id] = reason
+
+    async def refused_rows(self, limit: int) -> Sequence[RefusedRow]:
+        """Return the rows that were set aside (port `RefusedRows`)."""
+        found = []
+        for row_id in sorted(self.refused)[:limit]:
+            row, (created_at, _) = self._rows[row_id], self._times[row_id]
+            key, value = row.message.key, row.message.value
+            found.append(
+                RefusedRow(
+                    row_id, _event_id(row), row.message.topic,
+                    None if key is None else key.decode("utf-8", "replace"),
+                    len(value or b""), created_at, self.refused[row_id],
+                )
+            )  # fmt: skip
+        return found
+
+    async def put_back(self, row_ids: Sequence[int]) -> int:
+        """Let the relay try rows again (port `RefusedRows`)."""
+        return sum(self.refused.pop(row_id, None) is not None for row_id in set(row_ids))
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[MemoryLease]:

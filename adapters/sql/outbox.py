@@ -19,7 +19,7 @@ from adapters.sql.summaries import refresh
 from adapters.sql.tables import images, outbox, products
 from adapters.sql.writing import write_state
 from pipeline.errors import ConflictError
-from pipeline.housekeeping import OutboxBacklog
+from pipeline.housekeeping import OutboxBacklog, RefusedRow
 from pipeline.ports import Lease, OutboxRow
 from schemas.codec import encode
 from schemas.configuration import ProductConfigured
@@ -45,6 +45,15 @@ _SIZES = (
 _FEW = 4
 _WAITING = select(func.count()).select_from(outbox).where(_WAITS)
 _REFUSED = select(func.count()).select_from(outbox).where(outbox.c.refused.is_not(None))
+_SET_ASIDE = (
+    select(
+        outbox.c.id, outbox.c.event_id, outbox.c.topic, outbox.c.key, outbox.c.created_at,
+        outbox.c.refused, func.length(outbox.c.value).label("size_bytes"),
+    )
+    .where(outbox.c.refused.is_not(None))
+    .order_by(outbox.c.id)
+    .limit(bindparam("rows"))
+)  # fmt: skip
 _OLDEST = select(outbox.c.created_at).where(_WAITS).order_by(outbox.c.id).limit(1)
 # By the key alone, so that no pass over the whole table is needed to find nothing.
 _FIRST = (
@@ -254,6 +263,31 @@ class SqlOutbox:
             connection.execute(aside)
 
         await self._database.write(work)
+
+    async def refused_rows(self, limit: int) -> Sequence[RefusedRow]:
+        """Return the rows that were set aside (port `RefusedRows`)."""
+
+        def work(connection: Connection) -> Sequence[Any]:
+            return connection.execute(_SET_ASIDE, {"rows": limit}).all()
+
+        return [
+            RefusedRow(
+                row.id, row.event_id, row.topic,
+                None if row.key is None else row.key.decode("utf-8", "replace"),
+                row.size_bytes or 0, row.created_at, row.refused,
+            )
+            for row in await self._database.read(work)
+        ]  # fmt: skip
+
+    async def put_back(self, row_ids: Sequence[int]) -> int:
+        """Let the relay try rows again (port `RefusedRows`)."""
+        chosen = outbox.c.id.in_(row_ids) & outbox.c.refused.is_not(None)
+        again = update(outbox).where(chosen).values(refused=None)
+
+        def work(connection: Connection) -> int:
+            return connection.execute(again).rowcount
+
+        return await self._database.write(work)
 
     async def backlog(self) -> OutboxBacklog:
         """Count the rows that wait for the relay (port `OutboxKeeping`)."""

@@ -26,6 +26,7 @@ _COMMANDS = {
     "cases": ("app.cli.cases", "Past cases: import, list, search."),
     "manuals": ("app.cli.manuals", "Manuals: import, search, ask."),
     "dead-letters": ("app.cli.dead_letters", "What a stage could not settle: list, show, replay."),
+    "outbox": ("app.cli.outbox", "Events that the broker refused: list, retry."),
     "replay": (
         "app.cli.replay",
         "A stretch of a topic through another version; diff, list, remove.",

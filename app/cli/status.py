@@ -65,7 +65,7 @@ def _show(found: dict[str, Any]) -> None:
     if outbox["refused"]:
         click.echo(
             f"outbox {outbox['refused']:.0f} events can never be published and were set aside; "
-            "the log of the web role says why (outbox_row_refused)"
+            "lineside outbox list says why"
         )
     if found["broker"]:
         click.echo(f"broker {found['broker']}  page {found['url']}")

@@ -87,6 +87,27 @@ async def test_a_row_that_is_set_aside_waits_no_more_is_told_and_stays(tables: T
     assert await tables.outbox.backlog() == OutboxBacklog(0, None, 1)
 
 
+async def test_what_was_set_aside_is_listed_and_can_be_tried_again(tables: Tables) -> None:
+    stories = [Story(f"P-{n}") for n in range(3)]
+    await tables.outbox.append([story.uploaded for story in stories])
+    first, second, third = await tables.outbox.pending(100)
+    for row in (second, first):
+        await tables.outbox.set_aside(row.row_id, "message_too_large: 1 MB")
+    listed = await tables.outbox.refused_rows(100)
+    assert [one.row_id for one in listed] == [first.row_id, second.row_id]
+    assert await tables.outbox.refused_rows(1) == listed[:1]
+    one = listed[0]
+    assert (one.topic, one.reason) == ("images.uploaded", "message_too_large: 1 MB")
+    assert one.event_id == str(stories[0].uploaded.event_id)
+    assert one.size_bytes == len(first.message.value or b"")
+    assert one.key == (first.message.key or b"").decode()
+    # Only what was set aside is put back, under its old id and place.
+    assert await tables.outbox.put_back([first.row_id, third.row_id, 999]) == 1
+    assert await tables.outbox.pending(100) == [first, third]
+    assert [row.row_id for row in await tables.outbox.refused_rows(100)] == [second.row_id]
+    assert await tables.outbox.put_back([]) == 0
+
+
 async def test_published_rows_go_when_their_time_is_over_and_waiting_ones_never(
     tables: Tables,
 ) -> None:
