@@ -129,12 +129,7 @@ class KafkaAdmin:
 
     async def log_ranges(self, topics: Collection[str]) -> dict[TopicPartition, LogRange]:
         """Return what the log holds of each partition of `topics`."""
-        known = await self.topics()
-        places = [
-            ClientPartition(topic, number)
-            for topic in topics
-            for number in range(known.get(topic, 0))
-        ]
+        places = await self._partitions(topics)
         if not places:
             return {}
         async with _answering("read the log's range"):
@@ -178,12 +173,7 @@ class KafkaAdmin:
 
     async def committed(self, group: str, topics: Collection[str]) -> dict[TopicPartition, int]:
         """Return the positions that `group` committed in `topics`."""
-        known = await self.topics()
-        places = [
-            ClientPartition(topic, number)
-            for topic in topics
-            for number in range(known.get(topic, 0))
-        ]
+        places = await self._partitions(topics)
         if not places:
             return {}
         async with _answering("read a group's offsets"):
@@ -227,6 +217,14 @@ class KafkaAdmin:
             await asyncio.sleep(_RETRY_S)
         reason = ", ".join(errors.for_code(code).__name__ for code in codes if code)
         raise StalledError(f"group {group} cannot be moved: {reason}; stop its workers, try again")
+
+    async def _partitions(self, topics: Collection[str]) -> list[ClientPartition]:
+        known = await self.topics()
+        return [
+            ClientPartition(topic, number)
+            for topic in topics
+            for number in range(known.get(topic, 0))
+        ]
 
     async def _group_offsets(self, group: str, places: list[ClientPartition]) -> dict[Any, Any]:
         node = await self._coordinator(group)
