@@ -152,7 +152,11 @@ async def open_resources(settings: Settings, role: str) -> AsyncIterator[Resourc
 
     async with (
         open_store(settings) as objects,
-        open_database(settings.database_url, cache_mb=settings.database.cache_mb) as database,
+        open_database(
+            settings.database_url,
+            cache_mb=settings.database.cache_mb,
+            answer_limit_s=settings.database.answer_limit_s,
+        ) as database,
     ):
         sink = KafkaSink(connection)
         # Connects when the relay takes it over.

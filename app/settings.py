@@ -61,10 +61,15 @@ class ObjectSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """Where the tables are; `cache_mb` bounds the pages of each connection to SQLite."""
+    """Where the tables are.
+
+    `cache_mb` bounds the pages of each connection to SQLite, `answer_limit_s` a transaction on
+    PostgreSQL.
+    """
 
     url: SecretStr | None = None
     cache_mb: int = Field(4, ge=1, le=1000)
+    answer_limit_s: float = Field(20.0, gt=0, le=3600)
 
 
 class LlmSettings(Section):

@@ -10,19 +10,21 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from pipeline.errors import ConfigError, DependencyDownError, StorageFullError, TransientError
 
@@ -35,6 +37,12 @@ DEFAULT_CACHE_MB = 4
 # How long a writer waits for another process's transaction, which takes a few milliseconds.
 _BUSY_TIMEOUT_MS = 15_000
 _READERS = 2
+# How long PostgreSQL may take for a transaction. A connection that died without a word (a machine
+# or a firewall's memory gone) never answers, and TCP by itself notices after hours.
+DEFAULT_ANSWER_LIMIT_S = 20.0
+# At the end of the process, whoever waits still gets this long.
+_CLOSE_LIMIT_S = 5.0
+_LEAVE_LIMIT_S = 2.0
 # PostgreSQL: serialization_failure and deadlock_detected; the transaction did nothing.
 _RETRIED_STATES = frozenset({"40001", "40P01"})
 _ATTEMPTS = 4
@@ -90,11 +98,15 @@ def parse_url(database_url: str) -> URL:
 
 @asynccontextmanager
 async def open_database(
-    database_url: str, *, cache_mb: int = DEFAULT_CACHE_MB
+    database_url: str,
+    *,
+    cache_mb: int = DEFAULT_CACHE_MB,
+    answer_limit_s: float = DEFAULT_ANSWER_LIMIT_S,
 ) -> AsyncIterator[Database]:
     """Open the database; its tables must be there (`migrate`).
 
     `cache_mb` bounds the pages that one connection to SQLite keeps; there are four of them.
+    `answer_limit_s` bounds a transaction on PostgreSQL.
 
     Raises:
         ConfigError: no address of a supported database.
@@ -107,7 +119,7 @@ async def open_database(
         finally:
             await sqlite.close()
     else:
-        postgres = PostgresDatabase(url)
+        postgres = PostgresDatabase(url, answer_limit_s=answer_limit_s)
         try:
             yield postgres
         finally:
@@ -214,13 +226,28 @@ class PostgresDatabase:
 
     dialect = "postgresql"
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, *, answer_limit_s: float = DEFAULT_ANSWER_LIMIT_S) -> None:
         """Take the server's address; connections open with their first use."""
         self.url = url
+        self._answer_limit_s = answer_limit_s
         self.engine: AsyncEngine = create_async_engine(
             url, pool_size=8, max_overflow=8, pool_pre_ping=False, json_serializer=_pass_json
         )
         self._running: set[asyncio.Task[Any]] = set()
+        self._doubted_at_s = 0.0
+        self._connections: WeakSet[Any] = WeakSet()
+        event.listen(self.engine.sync_engine, "connect", self._note)
+        event.listen(self.engine.sync_engine, "checkout", self._refuse_doubted)
+
+    def _note(self, connection: Any, record: ConnectionPoolEntry) -> None:
+        record.info["since_s"] = time.monotonic()
+        self._connections.add(connection.driver_connection)
+
+    def _refuse_doubted(self, connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        """What felled one connection felled those beside it: all of that age are made anew."""
+        if record.info["since_s"] < self._doubted_at_s:
+            connection.driver_connection.terminate()  # a dead one would not take leave
+            raise DisconnectionError
 
     async def write(self, work: Work[T], *, durable: bool = True) -> T:
         """Run in a task of its own, so that a caller's cancellation cannot cut it in two."""
@@ -247,8 +274,13 @@ class PostgresDatabase:
 
     async def _run(self, work: Work[T]) -> T:
         try:
-            async with self.engine.begin() as connection:
+            # Whoever is interrupted here leaves no dead connection behind in the pool.
+            async with asyncio.timeout(self._answer_limit_s), self.engine.begin() as connection:
                 return await connection.run_sync(work)
+        except TimeoutError as error:
+            self._doubted_at_s = time.monotonic()
+            message = f"the database does not answer within {self._answer_limit_s:g} s"
+            raise DependencyDownError("database", message) from error
         except DBAPIError as error:
             state = str(getattr(error.orig, "sqlstate", None) or "")
             if (
@@ -262,10 +294,24 @@ class PostgresDatabase:
             raise _down(error) from error
 
     async def close(self) -> None:
-        """Finish what runs and close the connections."""
+        """Finish what runs and close the connections.
+
+        What is not answered soon is given up: it is as unknown as after a power cut, and whoever
+        asked for it does it again.
+        """
         if self._running:
-            await asyncio.wait(self._running)
-        await self.engine.dispose()
+            _, late = await asyncio.wait(self._running, timeout=_CLOSE_LIMIT_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        try:
+            async with asyncio.timeout(_LEAVE_LIMIT_S):
+                await self.engine.dispose()
+        except TimeoutError:
+            # A dead connection is asked to take leave, and never does.
+            for connection in tuple(self._connections):
+                connection.terminate()
+            await self.engine.dispose()
 
 
 def _relaxed(work: Work[T]) -> Work[T]:

@@ -105,27 +105,43 @@ async def _advisory_lock(database: PostgresDatabase, name: str) -> AsyncIterator
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big", signed=True)
     # One number per schema, so that two installations on one server do not wait for each other.
     ask = select(func.pg_try_advisory_lock(func.hashtext(text("current_schema()")), number))
-    try:
-        connection = await database.engine.connect()
-        connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        # A machine that vanished must not keep the lock for the system's two hours.
-        for setting, value in _KEEPALIVE.items():
-            await connection.scalar(select(func.set_config(setting, value, text("false"))))
-    except (SQLAlchemyError, OSError) as error:
-        raise DependencyDownError("database", "the database does not answer") from error
+    connection = await _session(database)
     try:
         # Asked again and again: the lock may be held by another process or machine.
         while not await _answer(connection, ask):  # noqa: ASYNC110 - nothing here can wake us
             await asyncio.sleep(_POLL_S)
         yield SessionLease(connection)
     finally:
-        # Closed for good, not returned to the pool: the lock belongs to the session.
-        await connection.invalidate()
-        await connection.close()
+        await _give_up(connection)
+
+
+async def _session(database: PostgresDatabase) -> AsyncConnection:
+    """Return a connection for a lease; what the pool gives may be dead and say nothing."""
+    try:
+        async with asyncio.timeout(_ANSWER_LIMIT_S):
+            connection = await database.engine.connect()
+            connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
+    except (SQLAlchemyError, OSError) as error:
+        raise DependencyDownError("database", "the database does not answer") from error
+    try:
+        # A machine that vanished must not keep the lock for the system's two hours.
+        for setting, value in _KEEPALIVE.items():
+            await _answer(connection, select(func.set_config(setting, value, text("false"))))
+    except DependencyDownError:
+        await _give_up(connection)
+        raise
+    return connection
+
+
+async def _give_up(connection: AsyncConnection) -> None:
+    """Close for good instead of returning to the pool: a lock belongs to its session."""
+    await connection.invalidate()
+    await connection.close()
 
 
 async def _answer(connection: AsyncConnection, question: Any) -> Any:
     try:
-        return await connection.scalar(question)
-    except (SQLAlchemyError, OSError) as error:
+        async with asyncio.timeout(_ANSWER_LIMIT_S):
+            return await connection.scalar(question)
+    except (SQLAlchemyError, OSError) as error:  # a TimeoutError is an OSError
         raise DependencyDownError("database", "the database does not answer") from error

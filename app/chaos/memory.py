@@ -19,8 +19,10 @@ Point = tuple[float, float, Hashable]
 
 # Before this age a process is still being filled by its first work.
 YOUNG_S = 20.0
-# From this age on a process has warmed up (docs/chaos.md, "Memory").
+# From this age on a process has warmed up (docs/chaos.md, "Memory"). Java compiles what it meets,
+# so a broker's code grows by a megabyte a minute for four.
 WARM_S = 90.0
+JAVA_WARM_S = 240.0
 # Ages that count as the same.
 _AGE_STEP_S = 10.0
 # Fewer lives, or less warm time of all together, say nothing.
@@ -109,14 +111,14 @@ def between_lives(samples: Sequence[Sample]) -> Slope | None:
     return slope if slope is not None and slope.lives >= LEAST_LIVES else None
 
 
-def within_lives(samples: Sequence[Sample]) -> Slope | None:
-    """Growth within lives that have warmed up, an intercept each; None where too little is."""
+def within_lives(samples: Sequence[Sample], warm_s: float = WARM_S) -> Slope | None:
+    """Growth within lives older than `warm_s`, an intercept each; None where too little is."""
     lives: dict[int, list[Sample]] = defaultdict(list)
     for one in samples:
-        if one.age_s >= WARM_S:
+        if one.age_s >= warm_s:
             lives[one.pid].append(one)
-    warm_s = sum(life[-1].age_s - life[0].age_s for life in lives.values())
-    if warm_s < LEAST_WARM_S:
+    watched_s = sum(life[-1].age_s - life[0].age_s for life in lives.values())
+    if watched_s < LEAST_WARM_S:
         return None
     groups = [
         # Samples of a second are no independent witnesses; half minutes nearly are.
@@ -126,7 +128,7 @@ def within_lives(samples: Sequence[Sample]) -> Slope | None:
     slope = _slope(groups, intercepts=len(lives))
     if slope is None or slope.freedom < 1:
         return None
-    return slope._replace(lives=len(lives), minutes=warm_s / 60)
+    return slope._replace(lives=len(lives), minutes=watched_s / 60)
 
 
 def judge_memory(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Json]:
@@ -136,7 +138,11 @@ def judge_memory(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Json]:
 
 def _judge(role: str, samples: Sequence[Sample]) -> Json:
     size_mb = _mean(one.rss_bytes for one in samples if one.age_s >= 0) / 1e6
-    slopes = {"between lives": between_lives(samples), "within lives": within_lives(samples)}
+    warm_s = JAVA_WARM_S if role == "broker" else WARM_S
+    slopes = {
+        "between lives": between_lives(samples),
+        "within lives": within_lives(samples, warm_s),
+    }
     return {
         "max_mb": round(max(one.rss_bytes for one in samples) / 1e6, 1),
         **{

@@ -92,6 +92,18 @@ def test_a_leak_in_one_long_life_is_found(seed: int) -> None:
     assert "within lives" in faults(lives(leaks, count=1, life_s=600, seed=seed))
 
 
+def test_a_broker_may_compile_for_four_minutes_and_a_role_may_not() -> None:
+    def compiles(_at: float, age: float) -> float:
+        return 380 + 2.2 * min(age, 4.0)
+
+    samples = lives(compiles, count=3, life_s=200, scatter_mb=0)
+    assert judge_memory({"broker": samples})["broker"]["within_lives"] is None
+    assert "within lives by 2.2 MB" in judge_memory({"web": samples})["web"]["faults"][0]
+    # What goes on growing is found in a broker, too.
+    leak = lives(lambda _, age: 380 + 4 * age, count=2, life_s=400, scatter_mb=0)
+    assert "within lives by 4.0 MB" in judge_memory({"broker": leak})["broker"]["faults"][0]
+
+
 def test_lives_that_become_longer_are_no_growth_between_them() -> None:
     """An old process is larger than a young one, and old ones come late in such a run."""
     samples = []
