@@ -30,8 +30,8 @@ clean-demo: ## remove what the demo keeps
 test: dev web ## all tests that need no service of their own
 	@$(PYTEST) $(TESTS)
 
-prove: dev web ## show that guarantees hold and that their tests can fail (G="G3 G7"; all without)
-	@$(BIN)/python -m tests.prove $(G)
+prove: dev web ## show that guarantees hold and that their tests can fail (G="G3 G7"; all without; JSON=1)
+	@$(BIN)/python -m tests.prove $(if $(JSON),--json) $(G)
 
 check: dev web ## format, lint, types, import contracts, generated files
 	@$(BIN)/ruff format --check --quiet .

@@ -1,75 +1,54 @@
-"""`python -m tests.prove G3 …`: shows that a guarantee holds, and that its test can fail.
+"""`python -m tests.prove G3 …`: shows that a guarantee holds, and that its tests can fail.
 
-docs/guarantees.md is the list: per guarantee the tests that prove it and a one-line mutation of
-shipped code. On a copy of this tree every proof must pass; with the mutation in that same copy a
-test must fail. A copy in which tests cannot run at all shows neither.
+docs/guarantees.md is the list: per guarantee the tests that prove it, and lines of shipped code
+with the change that turns named tests red. Every run is made in a copy of this tree. In the copy
+without a change all must pass: what fails there proves nothing in the others. In a copy with a
+change each named test must fail by an assertion; one that cannot start is broken, not red.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple
-from xml.etree import ElementTree as ET
+from typing import NamedTuple
+
+from tests.proof_run import RANK, Case, Run, Tell, covers, run_tests
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "guarantees.md"
 _HEADING = re.compile(r"^## (G\d+) (.+)$", re.MULTILINE)
 _PROOF = re.compile(r"^- Proof: (.+)$", re.MULTILINE)
-_RED = re.compile(r"^- Red when `([^`]+)` says `` (.+?) `` instead of `` (.+?) ``", re.MULTILINE)
+_RED = re.compile(
+    r"^- Red when `([^`]+)` says `` (.+?) `` instead of `` (.+?) ``: (.+)$", re.MULTILINE
+)
+_PROMISED = {"red", "green"}
+
+
+class Mutation(NamedTuple):
+    """In `file`, `shipped` becomes `mutant`; then each of `tests` must fail."""
+
+    file: str
+    shipped: str
+    mutant: str
+    tests: tuple[str, ...]
 
 
 class Guarantee(NamedTuple):
-    """One section of the page. In `file`, `shipped` becomes `mutant`; then a proof must fail."""
+    """One section of the page."""
 
     number: str
     title: str
     proofs: tuple[str, ...]
-    file: str
-    shipped: str
-    mutant: str
-
-
-class Ran(NamedTuple):
-    """What became of one proof.
-
-    `red` is a test that failed; `broken` is anything else that kept tests from passing, and
-    `skipped` says that a service is missing. `detail` names the test, or what is missing.
-    """
-
-    outcome: Literal["green", "red", "skipped", "broken"]
-    seconds: float
-    detail: str = ""
-
-
-class Shown(NamedTuple):
-    """What became of one guarantee; `mutated` is None where it was not come to."""
-
-    guarantee: Guarantee
-    shipped: Mapping[str, Ran]
-    mutated: Mapping[str, Ran]
-
-    @property
-    def holds(self) -> bool:
-        """Each proof passed as shipped."""
-        return all(ran.outcome == "green" for ran in self.shipped.values())
-
-    @property
-    def can_fail(self) -> bool:
-        """A test of a proof failed with the mutation."""
-        return any(ran.outcome == "red" for ran in self.mutated.values())
-
-
-RunProof = Callable[[str, Path], Ran]
+    mutations: tuple[Mutation, ...]
 
 
 def read_page(text: str) -> list[Guarantee]:
@@ -83,161 +62,211 @@ def read_page(text: str) -> list[Guarantee]:
     found = []
     for heading, end in zip(headings, ends, strict=True):
         section = text[heading.end() : end]
-        proof, red = _PROOF.search(section), _RED.search(section)
-        if proof is None or red is None:
+        proof, red = _PROOF.search(section), list(_RED.finditer(section))
+        if proof is None or not red or len(red) != section.count("\n- Red when"):
             raise ValueError(f"{heading[1]}: names no proof, or no line that turns it red")
-        proofs = tuple(re.findall(r"`([^`]+)`", proof[1]))
-        found.append(Guarantee(heading[1], heading[2], proofs, red[1], red[3], red[2]))
+        mutations = tuple(Mutation(one[1], one[3], one[2], _quoted(one[4])) for one in red)
+        found.append(Guarantee(heading[1], heading[2], _quoted(proof[1]), mutations))
     return found
 
 
-def run_proof(proof: str, folder: Path) -> Ran:
-    """Run one proof in a tree.
+def _quoted(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"`([^`]+)`", text))
 
-    Whatever it starts imports that tree too: a program of the environment (`lineside`), or a
-    child in another folder, would find the code that is installed there, never the mutation.
+
+@dataclass
+class Shown:
+    """What a run showed: green and red are as promised; RED, STILL GREEN and BROKE are not.
+
+    `tests` says the same of each test that was named, with its reason.
     """
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as reports:
-        report = Path(reports, "report.xml")
-        command = [
-            sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider",
-            f"--junitxml={report}", proof,
-        ]  # fmt: skip
-        done = subprocess.run(
-            command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)}, check=False,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        cases = list(ET.parse(report).iter("testcase")) if report.exists() else []
-    return _judge(done.returncode, done.stdout, cases, time.monotonic() - began)
+
+    what: str
+    state: str = "not run"
+    seconds: float = 0.0
+    tests: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
-def _judge(code: int, output: str, cases: Sequence[ET.Element], seconds: float) -> Ran:
-    for case in cases:
-        if case.find("failure") is not None:
-            return Ran("red", seconds, case.get("name", ""))
-    if code != 0 or not cases:
-        return Ran("broken", seconds, output[-3000:])
-    for case in cases:
-        skipped = case.find("skipped")
-        if skipped is not None:
-            return Ran("skipped", seconds, skipped.get("message", ""))
-    return Ran("green", seconds, f"{len(cases)} tests")
+@dataclass
+class Verdict:
+    """A guarantee as shipped and under each of its mutations."""
+
+    number: str
+    title: str
+    shipped: Shown
+    mutations: list[Shown]
+
+    def all(self) -> list[Shown]:
+        """All that was to be shown."""
+        return [self.shipped, *self.mutations]
 
 
-def _copy(to: Path) -> None:
+def _as_shipped(cases: list[Case]) -> tuple[str, str]:
+    """Green if each test of a proof passed."""
+    for case in sorted(cases, key=lambda one: RANK.index(one.state)):
+        if case.state != "passed":
+            return ("not run" if case.state == "missing" else "RED"), case.reason
+    return "green", ""
+
+
+def _as_mutated(cases: list[Case]) -> tuple[str, str]:
+    """Red if a test of a proof failed by an assertion."""
+    worst = min(cases, key=lambda one: RANK.index(one.state))
+    states = {"failed": "red", "missing": "not run", "broke": "BROKE", "passed": "STILL GREEN"}
+    return states[worst.state], worst.reason
+
+
+def _worst(shown: Shown) -> str:
+    order = ("RED", "STILL GREEN", "BROKE", "not run", "red", "green")
+    return min((state for state, _ in shown.tests.values()), key=order.index)
+
+
+def copy_tree(root: Path, to: Path) -> None:
+    """Copy what git knows of a tree, or would, and its built pages."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
+        cwd=root, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file():
+        if (root / name).is_file():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, to / name)
-    dist = ROOT / "console/web/dist"
+            shutil.copy2(root / name, to / name)
+    dist = root / "console/web/dist"
     if dist.is_dir():
         shutil.copytree(dist, to / "console/web/dist", dirs_exist_ok=True)
 
 
-def mutate(tree: Path, one: Guarantee) -> None:
-    """Write the mutation of a guarantee into a tree."""
-    path = tree / one.file
-    former = path.stat().st_mtime
-    path.write_text(path.read_text("utf-8").replace(one.shipped, one.mutant), "utf-8")
-    # Python knows a compiled file by size and whole seconds, which may be the same as before.
-    os.utime(path, (former + 10, former + 10))
+class Prover:
+    """Proves guarantees in copies of a tree, each copy as the tree was at the start."""
+
+    def __init__(self, root: Path, place: Path, wanted: list[Guarantee], tell: Tell) -> None:
+        """Copy the tree below `place`, an empty folder."""
+        self._kept, self._place, self._tell = place / "kept", place, tell
+        copy_tree(root, self._kept)
+        self._tree = self._copy("shipped")
+        self._shipped = Run({}, 0.0, "")
+        proofs = {proof for one in wanted for proof in one.proofs}
+        # A test of a file that is run anyway is not run twice, nor one of several guarantees.
+        self._left = sorted(
+            one for one in proofs if not any(covers(other, one) for other in proofs - {one})
+        )
+
+    def _copy(self, name: str) -> Path:
+        return Path(shutil.copytree(self._kept, self._place / name))
+
+    def prove(self, one: Guarantee, verdict: Verdict) -> None:
+        """Fill the verdict of a guarantee in."""
+        for batch in self._batches(one):
+            self._run_shipped(one.number, batch)
+        shown = verdict.shipped
+        shown.tests = {proof: _as_shipped(self._shipped.of(proof)) for proof in one.proofs}
+        shown.seconds = sum(case.seconds for p in one.proofs for case in self._shipped.of(p))
+        shown.state = _worst(shown)
+        for mutation, found in zip(one.mutations, verdict.mutations, strict=True):
+            self._mutate(one.number, mutation, found)
+
+    def _batches(self, one: Guarantee) -> list[list[str]]:
+        """What is to be run now: the short tests of all guarantees at once, then the long ones."""
+        own = {proof.partition("::")[0] for proof in one.proofs}
+        batches: dict[str, list[str]] = {}
+        for proof in self._left:
+            path = proof.partition("::")[0]
+            is_long = path.startswith("tests/chaos/")
+            if not is_long or path in own:
+                batches.setdefault(path if is_long else "", []).append(proof)
+        done = {proof for batch in batches.values() for proof in batch}
+        self._left = [proof for proof in self._left if proof not in done]
+        return [batches[path] for path in sorted(batches)]
+
+    def _run_shipped(self, number: str, batch: list[str]) -> None:
+        self._tell(f"{number} as shipped: {' '.join(batch)}")
+        run = run_tests(batch, self._tree, self._tell)
+        self._shipped.cases.update(run.cases)
+        if not run.cases or any(case.state != "passed" for case in run.cases.values()):
+            self._tell(run.log)
+
+    def _mutate(self, number: str, mutation: Mutation, shown: Shown) -> None:
+        control = {test: _as_shipped(self._shipped.of(test)) for test in mutation.tests}
+        if any(state != "green" for state, _ in control.values()):
+            shown.tests = dict.fromkeys(mutation.tests, ("not run", "not green as shipped"))
+            return
+        self._tell(f"{number} when {shown.what}: {' '.join(mutation.tests)}")
+        tree = self._copy("mutated")
+        path = tree / mutation.file
+        text = path.read_text("utf-8")
+        path.write_text(text.replace(mutation.shipped, mutation.mutant), "utf-8")
+        run = run_tests(mutation.tests, tree, self._tell)
+        shutil.rmtree(tree)
+        shown.tests = {test: _as_mutated(run.of(test)) for test in mutation.tests}
+        shown.seconds = run.seconds
+        shown.state = _worst(shown)
+        for test, (state, reason) in shown.tests.items():
+            self._tell(f"   {state}: {test}: {reason}")
+        if shown.state != "red":
+            self._tell(run.log)
 
 
-def show(
-    one: Guarantee, tree: Path, known: dict[str, Ran], *, run: RunProof, say: Callable[[str], None]
-) -> Shown:
-    """Run the proofs in a tree as shipped, then mutated, up to the first that turns red.
-
-    Args:
-        one: the guarantee.
-        tree: a copy of the shipped tree, for this guarantee alone.
-        known: proofs that were run as shipped before, which are not run again; grows.
-        run: runs one proof.
-        say: is told each step.
-    """
-    for proof in one.proofs:
-        if proof not in known:
-            say(f"{one.number} as shipped: {proof}")
-            known[proof] = run(proof, tree)
-            say(f"{one.number} as shipped: {_told(known[proof])}")
-    shipped = {proof: known[proof] for proof in one.proofs}
-    mutated: dict[str, Ran] = {}
-    if all(ran.outcome == "green" for ran in shipped.values()):
-        mutate(tree, one)
-        # Quick ones first: the first that fails has shown it.
-        for proof in sorted(one.proofs, key=lambda proof: shipped[proof].seconds):
-            say(f"{one.number} mutated, {one.file} says {one.mutant!r}: {proof}")
-            mutated[proof] = run(proof, tree)
-            say(f"{one.number} mutated: {_told(mutated[proof])}")
-            if mutated[proof].outcome == "red":
-                break
-    return Shown(one, shipped, mutated)
-
-
-def _told(ran: Ran) -> str:
-    return f"{ran.outcome} after {ran.seconds:.0f} s {ran.detail}"
-
-
-def as_table(found: Sequence[Shown]) -> str:
-    """Return a line per guarantee."""
-    lines = [f"{'':<5}{'as shipped':<22}{'mutated':<30}red by"]
-    for one in found:
-        outcomes = sorted({ran.outcome for ran in one.shipped.values()})
-        shipped = f"{' '.join(outcomes)} {sum(r.seconds for r in one.shipped.values()):.0f} s"
-        how = "red" if one.can_fail else "STILL GREEN" if one.mutated else "not run"
-        mutated = f"{how} {sum(ran.seconds for ran in one.mutated.values()):.0f} s"
-        by = next((ran.detail for ran in one.mutated.values() if ran.outcome == "red"), "")
-        lines.append(f"{one.guarantee.number:<5}{shipped:<22}{mutated:<30}{by}")
+def table(verdicts: list[Verdict]) -> str:
+    """Lay the verdicts out in lines: guarantee, what was run, outcome, seconds."""
+    lines = []
+    for one in verdicts:
+        for shown in one.all():
+            number = one.number if shown is one.shipped else ""
+            lines.append(f"{number:<4} {shown.state:<11} {shown.seconds:>5.0f} s  {shown.what}")
+            for test, (state, reason) in shown.tests.items():
+                if state not in _PROMISED:
+                    lines.append(f"       {state}: {test}: {reason}")
     return "\n".join(lines)
 
 
-def _as_json(found: Sequence[Shown]) -> str:
-    def told(runs: Mapping[str, Ran]) -> dict[str, dict[str, object]]:
-        return {proof: ran._asdict() for proof, ran in runs.items()}
-
-    return json.dumps(
-        [
-            {
-                "guarantee": one.guarantee.number,
-                "holds": one.holds,
-                "can_fail": one.can_fail,
-                "shipped": told(one.shipped),
-                "mutated": told(one.mutated),
-            }
-            for one in found
-        ]
-    )
+def exit_code(verdicts: list[Verdict]) -> int:
+    """0: all as promised; 1: something is not; 3: nothing is against it, but not all was run."""
+    states = {shown.state for one in verdicts for shown in one.all()}
+    if states <= _PROMISED:
+        return 0
+    return 3 if states <= _PROMISED | {"not run"} else 1
 
 
-def main() -> int:
-    """Prove the guarantees named, or all; the exit code counts those that were not shown."""
-    parser = argparse.ArgumentParser(prog="make prove", description="see docs/guarantees.md")
-    parser.add_argument("wanted", nargs="*", metavar="G3")
-    parser.add_argument("--json", action="store_true", help="one JSON array as the last line")
-    options = parser.parse_args()
+def prove(root: Path, wanted: list[Guarantee], tell: Tell) -> list[Verdict]:
+    """Prove guarantees one after another; what Ctrl-C prevents is not run."""
+    verdicts = [
+        Verdict(
+            one.number, one.title, Shown(one.title),
+            [Shown(f"{red.file} says {red.mutant!r}") for red in one.mutations],
+        )
+        for one in wanted
+    ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as place, contextlib.suppress(KeyboardInterrupt):
+        prover = Prover(root, Path(place), wanted, tell)
+        for verdict, one in zip(verdicts, wanted, strict=True):
+            prover.prove(one, verdict)
+    return verdicts
+
+
+def main(arguments: list[str]) -> int:
+    """Prove the guarantees named, or all; see `exit_code`, and 2 for a name that is none."""
+    parser = argparse.ArgumentParser(prog="python -m tests.prove")
+    parser.add_argument("numbers", nargs="*", metavar="G3")
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args(arguments)
     listed = {one.number: one for one in read_page(PAGE.read_text("utf-8"))}
-    unknown = [number for number in options.wanted if number not in listed]
-    if unknown:
+    if unknown := [number for number in asked.numbers if number not in listed]:
         parser.error(f"no such guarantee: {', '.join(unknown)}; there are {', '.join(listed)}")
-    known: dict[str, Ran] = {}
-    found = []
     began = time.monotonic()
 
-    def say(step: str) -> None:
-        print(f"{time.monotonic() - began:7.0f} s  {step}", file=sys.stderr, flush=True)
+    def tell(line: str) -> None:
+        print(f"{time.monotonic() - began:>5.0f} s {line}", file=sys.stderr, flush=True)
 
-    for number in options.wanted or listed:
-        with tempfile.TemporaryDirectory() as folder:
-            _copy(Path(folder))
-            found.append(show(listed[number], Path(folder), known, run=run_proof, say=say))
-    print(_as_json(found) if options.json else as_table(found))
-    return sum(not (one.holds and one.can_fail) for one in found)
+    verdicts = prove(ROOT, [listed[number] for number in asked.numbers or listed], tell)
+    code = exit_code(verdicts)
+    if asked.json:
+        print(json.dumps([asdict(one) for one in verdicts], indent=2))
+        return code
+    print(table(verdicts))
+    ends = {0: "each is green as shipped, red when mutated", 3: "not all was run"}
+    print(ends.get(code, "not as promised"))
+    return code
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:]))

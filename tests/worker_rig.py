@@ -242,8 +242,11 @@ class Rig:
         )
 
     async def until(self, condition: Callable[[], bool], limit_s: float = 600.0) -> None:
-        """Let time pass until `condition` holds."""
-        await self.clock.run_until(condition, limit_s=limit_s)
+        """Let time pass until `condition` holds, or fail."""
+        try:
+            await self.clock.run_until(condition, limit_s=limit_s)
+        except TimeoutError as error:
+            raise AssertionError(str(error)) from None
 
 
 def _event(record: Record) -> Any:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -307,18 +308,20 @@ async def test_g19_what_the_roles_have_counted_by_now_is_what_the_tables_hold(pl
         ((accepted,),) = plant.tables(uploads)
         return {tuple(key): n for *key, n in rows} | {("lineside_uploads", "accepted"): accepted}
 
-    async with asyncio.timeout(DEADLINE_S):
-        while True:
-            counted = await plant.scraped()
-            kept = {
-                key: count
-                for key, count in counted.items()
-                if key[0] == "lineside_dead_letters"
-                or key in {("lineside_events_settled", stage) for stage in JUDGES}
-                or key == ("lineside_uploads", "accepted")
-            }
-            if kept == held():
-                break
-            await asyncio.sleep(0.2)  # the last of them are on their way
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        counted = await plant.scraped()
+        kept = {
+            key: count
+            for key, count in counted.items()
+            if key[0] == "lineside_dead_letters"
+            or key in {("lineside_events_settled", stage) for stage in JUDGES}
+            or key == ("lineside_uploads", "accepted")
+        }
+        rows = held()
+        if kept == rows:
+            break
+        assert time.monotonic() < deadline, f"counted {kept}, the tables hold {rows}"
+        await asyncio.sleep(0.2)  # the last of them are on their way
     assert kept[("lineside_dead_letters", "null_value", "record")] >= 1
     assert kept[("lineside_uploads", "accepted")] >= 1

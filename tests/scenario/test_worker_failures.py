@@ -295,18 +295,26 @@ async def test_attempts_before_an_outage_are_not_added_to_by_it() -> None:
 async def test_a_broker_outage_is_waited_out_without_a_stop() -> None:
     rig, stage = Rig(partitions=1), ScriptedStage()
     rig.send_parts("a", "b")
-    worker = rig.worker(stage)
+    worker = rig.worker(stage, publish_patience_s=30)
+
+    async def cut(_: str) -> None:
+        rig.broker.is_down = True
+
     async with rig.running(worker) as task:
         await rig.until(rig.all_committed)
-        rig.broker.is_down = True
-        await rig.clock.advance(60)
-        assert worker.not_ready()
-        assert not task.done()
-        rig.broker.is_down = False
+        # It goes away while an output is on its way, for longer than it might refuse one.
+        stage.before_load = cut
         rig.send_parts("c")
+        await rig.until(lambda: stage.saves == ["a", "b", "c"])
+        await rig.clock.advance(90)
+        assert not task.done()
+        assert worker.not_ready()
+        stage.before_load = None
+        rig.broker.is_down = False
+        rig.send_parts("d")
         await rig.until(rig.all_committed, limit_s=10)
         assert worker.not_ready() == []
-    assert rig.outputs() == ["a", "b", "c"]
+    assert rig.outputs() == ["a", "b", "c", "d"]
 
 
 async def test_outputs_that_are_not_acknowledged_keep_their_inputs_uncommitted() -> None:
