@@ -32,6 +32,9 @@ LEAST_WARM_S = 60.0
 # a process this much larger or smaller, and the slope through such points is not exactly 0.
 LIMIT_MB_PER_MIN = 1.0
 BREATHING_SHARE = 0.02
+# What a role takes in of a log that begins empty, at most: the feed's ring (notifier/hub.py). A
+# run that is shorter than the ring takes to fill sees a slope that ends with it.
+FILLS_MB = {"web": 32.0}
 
 
 class Sample(NamedTuple):
@@ -48,9 +51,9 @@ class Sample(NamedTuple):
     rss_bytes: int
 
 
-def limit_mb_per_min(size_mb: float, minutes: float) -> float:
+def limit_mb_per_min(size_mb: float, minutes: float, fills_mb: float = 0.0) -> float:
     """Return the largest slope that counts as about 0, of a size that was watched so long."""
-    return max(LIMIT_MB_PER_MIN, BREATHING_SHARE * size_mb / minutes)
+    return max(LIMIT_MB_PER_MIN, max(BREATHING_SHARE * size_mb, fills_mb) / minutes)
 
 
 class Slope(NamedTuple):
@@ -64,10 +67,11 @@ class Slope(NamedTuple):
     lives: int
     minutes: float
     freedom: int
+    fills_mb: float = 0.0
 
     def limit_mb_min(self, size_mb: float) -> float:
         """Largest slope of a process of this size that counts as about 0."""
-        return limit_mb_per_min(size_mb, self.minutes)
+        return limit_mb_per_min(size_mb, self.minutes, self.fills_mb)
 
     def grows(self, size_mb: float) -> bool:
         """Whether it is above the limit, and more than the scatter of the lives explains.
@@ -139,8 +143,11 @@ def judge_memory(samples: Mapping[str, Sequence[Sample]]) -> dict[str, Json]:
 def _judge(role: str, samples: Sequence[Sample]) -> Json:
     size_mb = _mean(one.rss_bytes for one in samples if one.age_s >= 0) / 1e6
     warm_s = JAVA_WARM_S if role == "broker" else WARM_S
+    between = between_lives(samples)
+    if between is not None:
+        between = between._replace(fills_mb=FILLS_MB.get(role, 0.0))
     slopes = {
-        "between lives": between_lives(samples),
+        "between lives": between,
         "within lives": within_lives(samples, warm_s),
     }
     return {
