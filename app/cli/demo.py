@@ -10,9 +10,9 @@ import shutil
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import psutil
@@ -53,6 +53,7 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     """Stop in order on Ctrl-C, SIGTERM and a closed terminal; returns what a shell expects then."""
     task = asyncio.ensure_future(work)
     heard: list[signal.Signals] = []
+    terminals = [stream for stream in (sys.stdout, sys.stderr) if stream.isatty()]
 
     def hear(number: signal.Signals) -> None:
         heard.append(number)
@@ -60,7 +61,7 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
             return
         task.cancel()
         if number is signal.SIGHUP:
-            _leave_terminal()
+            _leave(terminals)
         click.echo("stopping", err=True)
 
     loop = asyncio.get_running_loop()
@@ -79,12 +80,11 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
     os._exit(128 + heard[0])
 
 
-def _leave_terminal() -> None:
+def _leave(terminals: Iterable[TextIO]) -> None:
     """Print into nothing from now on: words for a terminal that is gone must not break the stop."""
     nothing = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        if stream.isatty():
-            os.dup2(nothing, stream.fileno())
+    for stream in terminals:
+        os.dup2(nothing, stream.fileno())
 
 
 def _free_port_from(settings: Settings, kept: ExitStack) -> int:
