@@ -7,7 +7,6 @@ architecture.md section 6 and the measurements in streaming.md sections 7 and 10
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import fcntl
 import json
 import logging
@@ -28,6 +27,7 @@ import psutil
 from adapters.embedded_node import (
     Node,
     allocate_ports,
+    die_with_parent,
     format_storage,
     free_ports,
     java_command,
@@ -305,9 +305,3 @@ async def _ended(process: subprocess.Popen[bytes]) -> None:
     # A child's end has no event to wait for that works with every event loop.
     while process.poll() is None:  # noqa: ASYNC110 - see above
         await asyncio.sleep(_POLL_S)
-
-
-def die_with_parent() -> None:
-    """Ask Linux to kill this child when the thread that started it ends."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

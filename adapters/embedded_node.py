@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import base64
+import ctypes
 import errno
 import json
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,6 +234,7 @@ def format_storage(command: list[str], nodes: list[Node]) -> str:
             capture_output=True,
             text=True,
             check=False,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         if answer.returncode != 0:
             words = " ".join((answer.stderr + answer.stdout).split())[-400:]
@@ -254,3 +258,9 @@ def read_log_tail(node: Node) -> str:
     except OSError:
         return "nothing"
     return " ".join(text.split())[-600:] or "nothing"
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this child when the thread that started it ends."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

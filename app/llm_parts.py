@@ -5,12 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app.roles import Kit
+from app.settings import LlmSettings
 from app.text_models import build_text_model
 from consumers.llm.library import ManualLibrary
 from consumers.llm.stage import LlmWorld
 from consumers.llm.tokens import choose_tokenizer
 from pipeline.lifecycle import Service
 from pipeline.replica import Replica
+
+# Reports beyond those that the model writes: they show the manual's own words while they wait.
+# As many as a line has flawed parts in the 15 s that a server which hangs takes to be found out.
+_WAITING = 28
+
+
+def reports_at_once(llm: LlmSettings) -> int:
+    """How many reports are in the making at once."""
+    return llm.slots + (_WAITING if llm.base_url else 0)
 
 
 @dataclass(frozen=True)
@@ -39,5 +49,6 @@ def build_parts(kit: Kit) -> LlmRole:
         tokenizer=tokenizer,
         model=build_text_model(kit.settings),
         catalog=resources.catalog,
+        asks_at_once=kit.settings.llm.slots,
     )
     return LlmRole(products, manuals, [library], world)

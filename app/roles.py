@@ -128,11 +128,11 @@ async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 @asynccontextmanager
 async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     """Reports, from the manuals and a language model where there is one."""
-    from app.llm_parts import build_parts  # noqa: PLC0415 - brings the manuals' packages
+    from app.llm_parts import build_parts, reports_at_once  # noqa: PLC0415 - brings the manuals' packages
     from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
 
     made = build_parts(kit)
-    slots = replace(_SLOW_WORK, slots=kit.settings.llm.slots)
+    slots = replace(_SLOW_WORK, slots=reports_at_once(kit.settings.llm))
     worker = Gate(kit.worker(LlmStage(made.parts), slots), made.products, made.manuals)
     yield [made.products, made.manuals, *made.services, worker]
 

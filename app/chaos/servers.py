@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters.embedded_broker import die_with_parent
+from adapters.embedded_node import die_with_parent
 from app.up import free_port
 from pipeline.errors import ConfigError
 

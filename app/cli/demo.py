@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import shutil
 import signal
 import socket
+import sys
+from collections.abc import Coroutine, Iterable
+from contextlib import ExitStack
+from typing import Any, TextIO
 
 import click
 import psutil
 from pydantic import SecretStr
 
+from app.cli import quiet_imports
 from app.cli.processes import with_port
 from app.settings import Settings, read_settings
 
@@ -29,42 +35,77 @@ def demo(*, once: bool, as_json: bool, lan: bool, port: int | None, clean: bool)
     settings = read_settings()
     if clean:
         return _clean(settings)
-    from app.demo.run import DemoOptions  # noqa: PLC0415 - the samples' packages are optional
+    with quiet_imports():
+        from app.demo.run import DemoOptions, run_demo  # noqa: PLC0415 - optional packages
 
-    settings = with_port(settings, port or _free_port_from(settings))
     token = address = None
     if lan:
-        settings, token, address = _open_to_lan(settings)
-    options = DemoOptions(once=once, as_json=as_json, token=token, shown_url=address)
-    try:
-        return asyncio.run(_interruptible(settings, options))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        click.echo("stopped; everything is kept in the state folder", err=True)
-        return 130
+        settings, token = _open_to_lan(settings)
+    with ExitStack() as kept:
+        settings = with_port(settings, port or _free_port_from(settings, kept))
+        if token:
+            address = f"http://{_lan_address()}:{settings.web.port}/login?token={token}"
+        options = DemoOptions(once=once, as_json=as_json, token=token, shown_url=address)
+        return asyncio.run(_interruptible(run_demo(settings, options)))
 
 
-async def _interruptible(settings: Settings, options: object) -> int:
-    """Turn SIGTERM and a closed terminal into the same orderly stop as Ctrl-C."""
-    from app.demo.run import DemoOptions, run_demo  # noqa: PLC0415 - as above
+async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
+    """Stop in order on Ctrl-C, SIGTERM and a closed terminal; returns what a shell expects then."""
+    task = asyncio.ensure_future(work)
+    heard: list[signal.Signals] = []
+    terminals = [stream for stream in (sys.stdout, sys.stderr) if stream.isatty()]
 
-    assert isinstance(options, DemoOptions)
-    task = asyncio.ensure_future(run_demo(settings, options))
+    def hear(number: signal.Signals) -> None:
+        heard.append(number)
+        if len(heard) > 1:  # a second one must not break off the stop: processes would be left
+            return
+        task.cancel()
+        if number is signal.SIGHUP:
+            _leave(terminals)
+        click.echo("stopping", err=True)
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        loop.add_signal_handler(number, task.cancel)
-    return await task
+        is_nohup = number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN
+        if not is_nohup:
+            loop.add_signal_handler(number, hear, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not heard:
+            raise
+    click.echo("stopped; everything is kept in the state folder", err=True)
+    sys.stdout.flush()
+    # A thread may still draw or download, and Python would wait for it. All else has ended.
+    os._exit(128 + heard[0])
 
 
-def _free_port_from(settings: Settings) -> int:
-    """Take the set port when it is free, else the next one: two demos may run at once."""
+def _leave(terminals: Iterable[TextIO]) -> None:
+    """Print into nothing from now on: words for a terminal that is gone must not break the stop."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in terminals:
+        os.dup2(nothing, stream.fileno())
+
+
+def _free_port_from(settings: Settings, kept: ExitStack) -> int:
+    """Take the set port when it is free, else the next one: two demos may run at once.
+
+    It is long until `web` listens. Until then, and on, a UDP socket of the same number, which
+    goes with this process, tells other demos that the port is taken.
+    """
     first = settings.web.port
     for port in range(first, first + 50):
-        with socket.socket() as probe:
+        with ExitStack() as tried:
+            probe = tried.enter_context(socket.socket())
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            claim = tried.enter_context(socket.socket(type=socket.SOCK_DGRAM))
             try:
                 probe.bind((settings.web.host, port))
+                claim.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            probe.close()
+            kept.push(tried.pop_all())
         if port != first:
             click.echo(f"port {first} is in use; this demo takes {port}", err=True)
         return port
@@ -73,14 +114,13 @@ def _free_port_from(settings: Settings) -> int:
     )
 
 
-def _open_to_lan(settings: Settings) -> tuple[Settings, str, str]:
-    """Return settings that listen everywhere, the token, and the address for a phone."""
+def _open_to_lan(settings: Settings) -> tuple[Settings, str]:
+    """Return settings that listen everywhere, and the token that lets a phone in."""
     token = secrets.token_urlsafe(12)
     web = settings.web.model_copy(
         update={"host": "0.0.0.0", "tokens": (SecretStr(token),)}  # noqa: S104 - asked for, with a token
     )
-    address = f"http://{_lan_address()}:{settings.web.port}/login?token={token}"
-    return settings.model_copy(update={"web": web}), token, address
+    return settings.model_copy(update={"web": web}), token
 
 
 def _lan_address() -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import logging
-import multiprocessing
 import os
 import random
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
@@ -26,15 +25,14 @@ Progress = Callable[[str, int, int], None]
 VERSION = 5  # counts up when the drawn pictures or the layout change
 NORMALS = 160
 DEFECTS_PER_TYPE = 14
-_MOST_PROCESSES = 8
-_CHUNK = 8
+_MOST_THREADS = 8
 _DRAWN = (BEARING_HOUSING, CONNECTOR)
 _STAMP = ".sample.json"
 _NEWEST_CASE = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)
 
 
 class _Drawing(NamedTuple):
-    """One file to draw; picklable, for a process of the pool."""
+    """One file to draw."""
 
     path: Path
     product: str
@@ -93,25 +91,20 @@ def _tasks(root: Path, product: SampleProduct) -> Iterator[_Drawing]:
 def _draw_all(tasks: list[_Drawing], tell: Progress) -> None:
     if not tasks:
         return
-    chunks = [tasks[start : start + _CHUNK] for start in range(0, len(tasks), _CHUNK)]
-    # spawned, not forked: the caller may run threads
-    context = multiprocessing.get_context("spawn")
-    done = 0
-    processes = min(_MOST_PROCESSES, os.cpu_count() or 1)
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = {pool.submit(_draw_chunk, chunk): chunk for chunk in chunks}
-        for future in as_completed(futures):
-            future.result()
-            done += len(futures[future])
-            tell(futures[future][0].product, done, len(tasks))
-
-
-def _draw_chunk(tasks: list[_Drawing]) -> None:
-    import cv2  # noqa: PLC0415 - only the drawing processes need it
+    import cv2  # noqa: PLC0415 - only drawing needs it
 
     cv2.setNumThreads(1)
-    for task in tasks:
-        _draw_file(task)
+    # Threads: processes of a pool outlive a parent that is killed, and print what Ctrl-C does to
+    # them. OpenCV and NumPy let go of the interpreter in what takes long.
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        futures = {pool.submit(_draw_file, task): task for task in tasks}
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                future.result()
+                tell(futures[future].product, done, len(tasks))
+        except BaseException:  # a full disk: the rest would fail alike, one after the other
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _draw_file(task: _Drawing) -> None:

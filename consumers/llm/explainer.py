@@ -15,10 +15,12 @@ from consumers.llm.preview import Preview
 from consumers.llm.prompt import build_prompt
 from consumers.llm.report import Draft, assemble, refuse
 from consumers.llm.retrieval import ManualIndex
+from consumers.llm.turns import Turns
 from consumers.llm.writing import Writer, Written, complete
 from pipeline.breaker import Breaker, ProbePace
 from pipeline.errors import DependencyDownError, LinesideError, PoisonError
 from pipeline.ports import Clock
+from schemas.images import InspectionRequested
 from schemas.reports import Report
 
 logger = logging.getLogger(__name__)
@@ -60,11 +62,13 @@ class Case:
 class Explainer:
     """Makes reports; `writer` None means that no language model is set."""
 
-    def __init__(self, writer: Writer | None, clock: Clock) -> None:
-        """Start with the model trusted to answer."""
+    def __init__(self, writer: Writer | None, clock: Clock, asks_at_once: int) -> None:
+        """Start with the model trusted to answer so many at once."""
         self._writer = writer
         self._clock = clock
         self._breaker = Breaker(_PROBES)
+        self._is_probed = False
+        self._turns = Turns(asks_at_once)
 
     async def explain(
         self, finding: Finding, index: ManualIndex, preview: Preview, timings: Timings
@@ -91,24 +95,55 @@ class Explainer:
         return assemble(finding, evidence, case.extract, degraded=degraded)
 
     async def _ask(self, writer: Writer, case: Case) -> Draft | str:
-        """Return the model's draft, or why there is none; an answer that broke off is retried."""
-        if not self._breaker.is_closed and self._clock.monotonic() < self._breaker.retry_at:
-            return "llm_away"
-        trouble = "llm_broke_off"
+        """Return the model's draft, or why there is none; an answer that broke off is retried.
+
+        Whoever waits for a turn shows the manual's own words meanwhile, and learns with the
+        others when the model is away.
+        """
+        urgent = isinstance(case.finding.trigger, InspectionRequested)
+        trouble: str | None = "llm_away"
+        latest: float | None = None
         for _ in range(2):
+            if self._is_away:
+                return "llm_away"
             written = Written()
-            try:
-                async with self._early_preview(case) as stop_preview:
-                    await self._write(writer, case, written, stop_preview)
-            except LinesideError as error:
-                trouble = self._note(error)
-                waited_s = self._clock.monotonic() - case.timings.started
-                if trouble != "llm_broke_off" or waited_s > _RETRY_WITHIN_S:
-                    return trouble
-                continue
+            async with self._early_preview(case) as stop_preview, self._turns.turn(urgent=urgent):
+                if self._is_away:
+                    return "llm_away"
+                latest = latest or self._clock.monotonic() + _RETRY_WITHIN_S
+                trouble = await self._try(writer, case, written, stop_preview)
+            if trouble is None:
+                return await self._finish(writer, case, written)
+            if trouble != "llm_broke_off" or self._clock.monotonic() > latest:
+                break
+        return trouble or "llm_away"
+
+    @property
+    def _is_away(self) -> bool:
+        """Whether the server is known to be away, and another report tries it or none should."""
+        if self._breaker.is_closed:
+            return False
+        return self._is_probed or self._clock.monotonic() < self._breaker.retry_at
+
+    async def _try(
+        self, writer: Writer, case: Case, written: Written, stop_preview: asyncio.Event
+    ) -> str | None:
+        """Have the model write once; returns why it gave nothing, None when it did.
+
+        What others go by is noted before the turn passes on.
+        """
+        is_probe = not self._breaker.is_closed
+        self._is_probed = self._is_probed or is_probe
+        try:
+            await self._write(writer, case, written, stop_preview)
+        except LinesideError as error:
+            return self._note(error)
+        else:
             self._breaker.close()
-            return await self._finish(writer, case, written)
-        return trouble
+            return None
+        finally:
+            if is_probe:
+                self._is_probed = False
 
     async def _finish(self, writer: Writer, case: Case, written: Written) -> Draft | str:
         """Return the model's draft, completed by the manual, or that it is of no use."""

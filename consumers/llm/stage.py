@@ -47,6 +47,7 @@ class Products(Protocol):
 class LlmWorld:
     """What the stage needs around it. `model` None: reports are excerpts of the manuals.
 
+    The model is asked for `asks_at_once` reports; others in the making wait for their turn.
     `catalog`, where given, tells the names of the products' own defect types.
     """
 
@@ -58,6 +59,7 @@ class LlmWorld:
     tokenizer: Tokenizer
     model: TextModel | None = None
     catalog: Catalog | None = None
+    asks_at_once: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,7 @@ class LlmStage:
         self._world = world
         self._run_id = run_id or uuid4()
         writer = Writer(world.model, world.tokenizer) if world.model else None
-        self._explainer = Explainer(writer, world.clock)
+        self._explainer = Explainer(writer, world.clock, world.asks_at_once)
 
     async def load(self, event: Event) -> Item | Settled:
         """Gather verdict, neighbours and manuals, or settle an image that needs no report.

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from app.cli import root
+from app.cli.root import root
 from app.settings import Settings
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from app.cli import root
+from app.cli.root import root
 from app.settings import Settings
 from pipeline.errors import ConfigError
 

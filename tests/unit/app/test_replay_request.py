@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from adapters.kafka.admin import KafkaAdmin, LogRange
-from app.cli import root
+from app.cli.root import root
 from app.replay.request import (
     Request,
     Version,

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
 from app.samples import prepare as module
@@ -78,6 +82,48 @@ def test_a_second_run_changes_nothing_and_a_lost_picture_is_drawn_again(
     picture.unlink()
     module.prepare(small)
     assert picture.read_bytes() == data
+
+
+def test_drawing_starts_no_process_that_a_kill_could_leave_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "NORMALS", 1)
+    monkeypatch.setattr(module, "DEFECTS_PER_TYPE", 2)
+    monkeypatch.setattr(module, "PRODUCTS", (BEARING_HOUSING,))
+    known = set(psutil.Process().children(recursive=True))
+    found: list[set[psutil.Process]] = []
+    module.prepare(
+        tmp_path, progress=lambda *_: found.append(set(psutil.Process().children(recursive=True)))
+    )
+    assert found
+    assert set.union(*found) <= known
+
+
+def test_a_full_disk_ends_the_drawing_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[object] = []
+    is_ending = threading.Event()
+    shutdown = ThreadPoolExecutor.shutdown
+
+    def draw(task: object) -> None:
+        drawn.append(task)
+        if len(drawn) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        is_ending.wait(10)
+
+    def end(pool: ThreadPoolExecutor, *, wait: bool = True, cancel_futures: bool = False) -> None:
+        shutdown(pool, wait=False, cancel_futures=cancel_futures)
+        is_ending.set()
+        shutdown(pool, wait=wait)
+
+    monkeypatch.setattr(module, "PRODUCTS", (BEARING_HOUSING,))
+    monkeypatch.setattr(module, "_draw_file", draw)
+    monkeypatch.setattr(module, "_MOST_THREADS", 1)
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", end)
+    with pytest.raises(OSError, match="No space"):
+        module.prepare(tmp_path)
+    assert len(drawn) <= 2  # what failed, and what was under way meanwhile
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.manuals)
