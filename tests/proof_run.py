@@ -108,6 +108,8 @@ def run_tests(tests: Iterable[str], folder: Path, tell: Tell = print) -> Run:
             finally:
                 _stop(process)
         lines = log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+        if not report.is_file():
+            lines.append(f"pytest ended with {process.returncode} and reported nothing")
         return Run(read_report(report), time.monotonic() - began, "\n".join(lines))
 
 
