@@ -18,7 +18,9 @@ from xml.etree import ElementTree as ET
 # What a test says that looked and found a promise broken (`pytest.raises` lets an error of the
 # pipeline pass that is another one than it waits for), as opposed to one that stumbled.
 _ASSERTED = re.compile(r"assert |AssertionError|Failed: |pipeline\.errors\.")
-_MISSING = re.compile(r"(?:failed on setup with \")?(?:Failed: )?(.+ is not available: .+)")
+_MISSING = re.compile(
+    r"""(?:failed on setup with ")?(?:Failed: )?([^"]+ is not available: [^"]+)"""
+)
 _TELL_EVERY_S = 20.0
 _LIMIT_S = 1200.0
 _LOG_LINES = 40
@@ -106,6 +108,8 @@ def run_tests(tests: Iterable[str], folder: Path, tell: Tell = print) -> Run:
             finally:
                 _stop(process)
         lines = log.read_text("utf-8", "replace").splitlines()[-_LOG_LINES:]
+        if not report.is_file():
+            lines.append(f"pytest ended with {process.returncode} and reported nothing")
         return Run(read_report(report), time.monotonic() - began, "\n".join(lines))
 
 

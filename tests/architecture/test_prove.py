@@ -129,7 +129,7 @@ def test_a_missing_service_is_told_and_is_no_success(tree: Path) -> None:
     verdict = shown(tree, "return n * 3", "test_double", "test_service")
     assert states(verdict) == ["not run", "not run"]
     assert exit_code([verdict]) == 3
-    assert "an S3 server is not available: not on PATH" in table([verdict])
+    assert "test_service: an S3 server is not available: not on PATH\n" in table([verdict])
 
 
 def test_a_test_that_does_not_exist_is_no_success(tree: Path) -> None:

@@ -122,8 +122,7 @@ async def test_bytes_that_were_stored_before_the_crash_are_mended_by_the_sweep()
     assert not await one_life(rig, "outbox", "append", "before")
     assert await rig.outbox.pending(10) == []
     await next_life(rig)
-    (event,) = rig.published()
-    assert event.event_id is not None
+    assert len(rig.published()) == 1
     answer = await rig.ingest().accept(picture(), CAPTURE)
     assert answer.duplicate
 
