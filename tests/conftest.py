@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,9 +38,14 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str, str
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """SQLAlchemy address of an empty PostgreSQL; tests make a database or schema of their own."""
-    with postgres_server(tmp_path_factory.mktemp("postgres")) as url:
+    # Not below pytest's own folder: each session that begins closes that one to other users, and
+    # the server, which is not root, dies of it minutes later.
+    with (
+        tempfile.TemporaryDirectory(prefix="lineside-postgres-") as folder,
+        postgres_server(Path(folder)) as url,
+    ):
         yield url
 
 
