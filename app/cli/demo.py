@@ -37,10 +37,13 @@ def demo(*, once: bool, as_json: bool, lan: bool, port: int | None, clean: bool)
         return _clean(settings)
     with quiet_imports():
         from app.demo.run import DemoOptions, run_demo  # noqa: PLC0415 - optional packages
+        from app.up import check_port  # noqa: PLC0415 - as above
 
     token = address = None
     if lan:
         settings, token = _open_to_lan(settings)
+    if port:  # before a minute of drawing, not after it
+        check_port(settings.web.host, port, "--port to a free one")
     with ExitStack() as kept:
         settings = with_port(settings, port or _free_port_from(settings, kept))
         if token:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 _START = """
 from app.cli import main
-sys.argv = ["lineside", "demo"]
+sys.argv = ["lineside", "demo", *globals().get("options", ())]
 main()
 """
 
@@ -128,6 +128,15 @@ def test_two_demos_that_start_at_once_take_two_ports() -> None:
         assert settings.web.port in ports
         with socket.create_server(("127.0.0.1", settings.web.port)):
             pass  # the web role can listen where its demo holds the port
+
+
+def test_a_named_port_that_is_in_use_is_told_before_anything_is_made() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("import sys; options = ['--port', sys.argv[1]]", port)
+    assert ended.returncode == 2
+    expected = f"port {port} on 127.0.0.1 cannot be used (Address already in use)"
+    assert ended.stderr == f"lineside: {expected}; set --port to a free one\n"
 
 
 def test_a_port_is_free_again_when_its_demo_has_ended() -> None:
