@@ -11,9 +11,10 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -137,7 +138,7 @@ async def running_system(
             )
         await migrate_tables(settings)
         supervisor = Supervisor(state_dir, variables)
-        stack.push_async_callback(supervisor.stop)
+        stack.push_async_callback(to_the_end, supervisor.stop)
         if broker is not None:
             keeper = asyncio.create_task(keep_broker(broker), name="keep-broker")
             stack.push_async_callback(_cancel, keeper)
@@ -179,7 +180,8 @@ async def _broker(
         return None, named, named
     on_step("Apache Kafka")
     broker = EmbeddedBroker(settings.state_dir.resolve(), port=settings.kafka.embedded_port)
-    await stack.enter_async_context(broker)
+    await broker.__aenter__()
+    stack.push_async_callback(to_the_end, lambda: broker.__aexit__(None, None, None))
     return broker, broker.bootstrap_servers, "embedded Apache Kafka"
 
 
@@ -197,6 +199,15 @@ async def keep_broker(broker: EmbeddedBroker) -> None:
             fields = {"action": "broker_stays_away", "reason": str(error)}
             logger.warning("the broker does not start", extra=fields)
             await asyncio.sleep(BROKER_RETRY_S)
+
+
+async def to_the_end(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Take one step of an orderly stop, although a signal cancels who waits for it meanwhile."""
+    stopping = asyncio.create_task(stop())
+    while not stopping.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(stopping)
+    stopping.result()
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

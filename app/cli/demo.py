@@ -74,7 +74,7 @@ async def _interruptible(work: Coroutine[Any, Any, int]) -> int:
             loop.add_signal_handler(number, hear, number)
     try:
         return await task
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, OSError):  # a terminal that is gone refuses words as well
         if not heard:
             raise
     click.echo("stopped; everything is kept in the state folder", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from app.cli.demo import _free_port_from
 from app.settings import Settings, WebSettings
-from app.up import free_port
+from app.up import free_port, to_the_end
 
 ROOT = Path(__file__).parents[3]
 
@@ -112,6 +113,36 @@ def test_under_nohup_a_closed_terminal_is_ignored_and_sigterm_is_not() -> None:
         before=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     assert (ended.returncode, ended.stdout) == (143, "ended in order\n")
+
+
+def test_a_terminal_that_refuses_words_as_it_goes_ends_the_demo_like_its_signal() -> None:
+    code = _AT_WORK.replace(
+        "await asyncio.to_thread(threading.Event().wait)",
+        "raise OSError(5, 'the terminal is gone')",
+    )
+    assert code != _AT_WORK
+    ended = run(code, signal.SIGHUP)
+    assert ended.returncode == 128 + signal.SIGHUP
+    assert "Traceback" not in ended.stderr
+
+
+async def test_a_step_of_the_stop_is_taken_to_its_end_whoever_is_cancelled() -> None:
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+    ended: list[str] = []
+
+    async def stop() -> None:
+        has_begun.set()
+        await may_end.wait()
+        ended.append("in order")
+
+    ending = asyncio.create_task(to_the_end(stop))
+    await has_begun.wait()
+    for _ in range(2):
+        ending.cancel()
+        await asyncio.sleep(0)
+    may_end.set()
+    await ending
+    assert ended == ["in order"]
 
 
 def test_a_disk_that_fills_up_is_one_line() -> None:
