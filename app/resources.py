@@ -58,7 +58,9 @@ class Resources:
         """What tells which stretch of the log is there."""
         return KafkaDescribeLog(self.connection)
 
-    def group(self, name: str, *topics: str, drain_budget_s: float = 30.0) -> KafkaOpenSource:
+    def group(
+        self, name: str, *topics: str, drain_budget_s: float = 30.0, gather_s: float = 0.0
+    ) -> KafkaOpenSource:
         """Open sources as this role's member of the group of a stage."""
         member = GroupMember(
             group=f"lineside.{name}",
@@ -66,6 +68,7 @@ class Resources:
             # A killed member that comes back keeps its partitions; hosts tell replicas apart.
             instance_id=f"{name}-{socket.gethostname()}",
             drain_budget_s=drain_budget_s,
+            gather_s=gather_s,
         )
         return kafka_source(self.connection, member)
 

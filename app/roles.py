@@ -50,7 +50,10 @@ class Kit:
         settings = settings or WorkerSettings()
         name, clock = stage.name, self.clock
         plain = self.resources.group(
-            name, *triggers_of(name), drain_budget_s=settings.drain_budget_s * 2
+            name,
+            *triggers_of(name),
+            drain_budget_s=settings.drain_budget_s * 2,
+            gather_s=settings.gather_s,
         )
         witness = self.resources.witness(name)
         source = GuardedOpenSource(plain, witness, clock, self.telemetry, name)
@@ -79,6 +82,10 @@ _SLOW_WORK = WorkerSettings(poll_records=32, buffer_records=64)
 # cases are looked for when it is mostly there; a batch that is full does not wait.
 _FEW_CORES = 4
 _SIMILAR_CASES_AFTER_S = 0.08 if (os.cpu_count() or 1) <= _FEW_CORES else 0.0
+
+# Reports and tables follow every event of a verdict's way. Woken by each at once, they took a core
+# from the very process that carries it on.
+_NO_HURRY_S = 0.1 if (os.cpu_count() or 1) <= _FEW_CORES else 0.0
 
 Builder = Callable[[Kit], AbstractAsyncContextManager[Sequence[Service]]]
 
@@ -132,7 +139,7 @@ async def build_llm(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     from consumers.llm.stage import LlmStage  # noqa: PLC0415 - as above
 
     made = build_parts(kit)
-    slots = replace(_SLOW_WORK, slots=reports_at_once(kit.settings.llm))
+    slots = replace(_SLOW_WORK, slots=reports_at_once(kit.settings.llm), gather_s=_NO_HURRY_S)
     worker = Gate(kit.worker(LlmStage(made.parts), slots), made.products, made.manuals)
     yield [made.products, made.manuals, *made.services, worker]
 
@@ -142,7 +149,9 @@ async def build_record(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     """Every derived event into the tables."""
     from consumers.record.stage import RecordStage  # noqa: PLC0415 - each role brings its own
 
-    settings = WorkerSettings(batch_size=200, compute="inline", priority_topics=())
+    settings = WorkerSettings(
+        batch_size=200, compute="inline", priority_topics=(), gather_s=_NO_HURRY_S
+    )
     yield [kit.worker(RecordStage(kit.resources.inspections), settings)]
 
 

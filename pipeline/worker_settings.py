@@ -25,6 +25,8 @@ class WorkerSettings:
         poll_timeout_s: longest wait of one poll.
         linger_s: how long to wait for more after the first records of a quiet time: batches grow,
             and on a machine with few cores whoever does not linger goes first.
+        gather_s: how long the log may hold few records back, so that a stage in no hurry does not
+            wake just when one is at work that somebody waits for.
         buffer_records: records read but not started at which partitions pause.
         pause_after_s: how long the buffer stays full before they do.
         held_records: records waiting for a failed one of their key at which a partition pauses.
@@ -42,6 +44,7 @@ class WorkerSettings:
     poll_records: int = 500
     poll_timeout_s: float = 0.5
     linger_s: float = 0.0
+    gather_s: float = 0.0
     buffer_records: int = 1000
     pause_after_s: float = 0.1
     held_records: int = 256

@@ -72,7 +72,9 @@ class MemoryResources(Resources):
 
     broker: MemoryBroker = field(kw_only=True)
 
-    def group(self, name: str, *topics: str, drain_budget_s: float = 30.0) -> Any:
+    def group(
+        self, name: str, *topics: str, drain_budget_s: float = 30.0, gather_s: float = 0.0
+    ) -> Any:
         """Open members of a group in memory."""
         return self.broker.open_source(f"lineside.{name}", topics)
 

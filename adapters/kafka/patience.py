@@ -11,10 +11,25 @@ LEFT_OUT_WAIT_MS = 50
 # then delays nothing but other questions on its connection; ten members that ask 20 times a second
 # for nothing took a sixth of a core from the broker, and wake-ups from everybody else.
 WAIT_MS = 250
+# A member that gathers is answered at once when so much waits for it, some fifty events.
+GATHERED_BYTES = 64_000
+
+
+def gathering(wait_s: float) -> dict[str, int]:
+    """Return options of aiokafka that let the broker hold few records back for `wait_s`, if any.
+
+    A member in no hurry then does not wake just when one is at work that somebody waits for.
+    Below a second, since other questions on the connection wait as long.
+    """
+    if not wait_s:
+        return {}
+    return {"fetch_min_bytes": GATHERED_BYTES, "fetch_max_wait_ms": int(wait_s * 1000)}
 
 
 def be_patient(consumer: Any) -> None:
     """Let a started `AIOKafkaConsumer` wait longer with a fetch that covers all of a broker.
+
+    Not for a member that gathers: to it, this wait is how late a record may come.
 
     aiokafka offers one wait for every fetch, so its plan is changed where it is made. With a
     version that plans elsewhere the short wait simply stays.

@@ -11,6 +11,7 @@ from aiokafka import AIOKafkaConsumer, errors
 from aiokafka import TopicPartition as ClientPartition
 
 from adapters.kafka.connection import KafkaConnection, as_stalled, stop_quietly
+from adapters.kafka.patience import be_patient
 from adapters.kafka.source import consumer_options, end_offsets, start, to_records
 from pipeline.errors import StalledError
 from pipeline.ports import Commit, EventSource
@@ -56,6 +57,7 @@ async def _open_reader(
     consumer = AIOKafkaConsumer(**connection.client_options(), **consumer_options())
     try:
         await start(consumer, connection, topics)
+        be_patient(consumer)
         places = await _partitions(consumer, topics)
         offsets = await _resolve(consumer, places, position)
         consumer.assign(places)

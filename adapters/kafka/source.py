@@ -22,7 +22,7 @@ from adapters.kafka.connection import (
     is_away,
     leave,
 )
-from adapters.kafka.patience import LEFT_OUT_WAIT_MS, be_patient
+from adapters.kafka.patience import LEFT_OUT_WAIT_MS, be_patient, gathering
 from adapters.kafka.shares import Shares
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError, StalledError
 from pipeline.ports import AssignmentListener, Commit, EventSource
@@ -48,6 +48,7 @@ class GroupMember:
     `instance_id` is role and slot: a killed member that comes back within its session gets its
     partitions at once. None makes a dynamic member, whose leaving is seen at once instead.
     `drain_budget_s` is how long the group waits for a member that hands its partitions over.
+    `gather_s`: see `gathering`.
     """
 
     group: str
@@ -55,6 +56,7 @@ class GroupMember:
     instance_id: str | None = None
     session_s: float = 10.0
     drain_budget_s: float = 30.0
+    gather_s: float = 0.0
 
 
 def kafka_source(connection: KafkaConnection, member: GroupMember) -> KafkaOpenSource:
@@ -86,7 +88,7 @@ async def _open_source(
 ) -> AsyncIterator[EventSource]:
     consumer = AIOKafkaConsumer(
         **connection.client_options(),
-        **consumer_options(),
+        **(consumer_options() | gathering(member.gather_s)),
         group_id=member.group,
         group_instance_id=member.instance_id,
         session_timeout_ms=int(member.session_s * 1000),
@@ -96,6 +98,8 @@ async def _open_source(
     )
     try:
         await start(consumer, connection, member.topics)
+        if not member.gather_s:
+            be_patient(consumer)
         source = KafkaSource(consumer, member, listener)
         # Subscribing after the start lets the caller hold the source before partitions come.
         consumer.subscribe(member.topics, listener=source)
@@ -129,7 +133,6 @@ async def start(consumer: Any, connection: KafkaConnection, topics: Collection[s
     try:
         async with asyncio.timeout(_ANSWER_LIMIT_S):
             await consumer.start()
-            be_patient(consumer)
             known = await consumer.topics()
     except (errors.KafkaError, TimeoutError, OSError) as error:
         raise await explain_refusal(connection, error) from None

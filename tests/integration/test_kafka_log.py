@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from aiokafka.errors import OutOfOrderSequenceNumber
 
 from adapters.embedded_broker import EmbeddedBroker
 from adapters.kafka.connection import KafkaConnection
+from adapters.kafka.patience import GATHERED_BYTES
 from adapters.kafka.reader import KafkaOpenReader
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource
@@ -92,6 +94,27 @@ async def test_a_killed_static_member_has_its_partitions_back_at_once(
     async with KafkaOpenSource(connection, member)(Listener()) as source:
         await _read(source, 10)
     assert time.monotonic() - began < 4.0
+
+
+async def test_a_member_that_gathers_is_answered_at_once_only_when_enough_waits(
+    connection: KafkaConnection, topic: str, sink: KafkaSink
+) -> None:
+    member = GroupMember(f"{topic}-g", (topic,), gather_s=2.0)
+    listener = Listener()
+    async with KafkaOpenSource(connection, member)(listener) as source:
+        while not listener.owned:
+            assert not await source.poll(1, 0.2)
+
+        async def taken_s(value: bytes) -> float:
+            began = time.monotonic()
+            for _ in range(3):
+                await sink.publish([Message(topic, b"1", value)])
+                await _read(source, 1)
+            return time.monotonic() - began
+
+        # Each but the first comes just after an answer, so that all of the wait lies before it.
+        assert await taken_s(b"little") > 3.0
+        assert await taken_s(random.Random(1).randbytes(GATHERED_BYTES)) < 3.0
 
 
 async def test_records_deleted_before_they_were_processed_stop_the_member(
