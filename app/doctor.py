@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from adapters.kafka.admin import check as check_kafka
 from adapters.sql.engine import open_database
+from adapters.sql.outbox import SqlOutbox
 from adapters.weights import load_weights
 from app.resources import bootstrap_servers, kafka_connection, open_store
 from app.settings import Settings, unknown_settings
@@ -121,7 +122,11 @@ async def _database(settings: Settings) -> str:
                 "SELECT version_num FROM alembic_version"
             ).scalar_one()
         )
-    return f"{database.dialect}, tables at revision {revision}"
+        outbox = await SqlOutbox(database, source="/lineside/doctor").backlog()
+    text = f"{database.dialect}, tables at revision {revision}"
+    if outbox.refused:
+        return f"warning: {text}; events set aside: {outbox.refused}, see lineside outbox list"
+    return text
 
 
 async def _llm(settings: Settings) -> str:

@@ -124,11 +124,13 @@ async def build_anomaly(kit: Kit) -> AsyncIterator[Sequence[Service]]:
 
     made = await asyncio.to_thread(build_parts, kit)
     eights = replace(_SLOW_WORK, batch_size=8)
+    # A bank takes longer than any stop should: it is built again rather than waited for.
+    builds = WorkerSettings(slots=1, drain_budget_s=1.0)
     yield [
         made.products,
         made.banks,
         Gate(kit.worker(AnomalyStage(made.parts), eights), made.products, made.banks),
-        Gate(kit.worker(BankBuildStage(made.fit_parts), WorkerSettings(slots=1)), made.products),
+        Gate(kit.worker(BankBuildStage(made.fit_parts), builds), made.products),
     ]
 
 

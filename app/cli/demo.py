@@ -39,7 +39,7 @@ def demo(*, once: bool, as_json: bool, lan: bool, port: int | None, clean: bool)
         from app.demo.run import DemoOptions, run_demo  # noqa: PLC0415 - optional packages
         from app.up import check_port  # noqa: PLC0415 - as above
 
-    token = address = None
+    token = lan_url = None
     if lan:
         settings, token = _open_to_lan(settings)
     if port:  # before a minute of drawing, not after it
@@ -47,8 +47,8 @@ def demo(*, once: bool, as_json: bool, lan: bool, port: int | None, clean: bool)
     with ExitStack() as kept:
         settings = with_port(settings, port or _free_port_from(settings, kept))
         if token:
-            address = f"http://{_lan_address()}:{settings.web.port}/login?token={token}"
-        options = DemoOptions(once=once, as_json=as_json, token=token, shown_url=address)
+            lan_url = f"http://{_lan_address()}:{settings.web.port}"
+        options = DemoOptions(once=once, as_json=as_json, token=token, lan_url=lan_url)
         return asyncio.run(_interruptible(run_demo(settings, options)))
 
 

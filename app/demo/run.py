@@ -37,12 +37,15 @@ HELD_OUT = 50
 
 @dataclass(frozen=True, slots=True)
 class DemoOptions:
-    """How to run it."""
+    """How to run it.
+
+    `lan_url` is where a phone on this network finds the page, and `token` what lets it in.
+    """
 
     once: bool
     as_json: bool
     token: str | None = None
-    shown_url: str | None = None
+    lan_url: str | None = None
 
 
 async def run_demo(settings: Settings, options: DemoOptions) -> int:
@@ -57,7 +60,8 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
         await asyncio.to_thread(prepare, data, progress=tell)
     environment = {"LINESIDE_DEMO": "1"}
     async with running_system(settings, environment=environment, on_step=say) as running:
-        say(f"the page is at {options.shown_url or running.url + '/'}")
+        page = f"{options.lan_url}/login?token={options.token}" if options.lan_url else running.url
+        say(f"the page is at {page}")
         folders = [f for f in read_data_folder(data) if (f.path / "product.json").is_file()]
         plans = [plan_of(data, folder) for folder in folders]
         taught = await asyncio.to_thread(_import_all, running.url, options.token, plans)
@@ -66,7 +70,7 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
         items = await _publish(running, options, items, say)
         meta = {
             "broker": running.broker,
-            "url": running.url,
+            "url": options.lan_url or running.url,
             "seconds": round(time.monotonic() - began, 1),
         }
         baselines = {

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from adapters.sql.engine import migrate, open_database
 from adapters.sql.outbox import SqlOutbox
 from app.cli.outbox import outbox
+from app.doctor import _database
+from app.settings import Settings
 from pipeline.errors import ConfigError
 from tests.story import Story, configured
 
@@ -75,6 +77,15 @@ def test_all_but_state_that_may_be_old_by_now(state: Path) -> None:
     refused = run("retry", "4").exception
     assert isinstance(refused, ConfigError)
     assert "make the change again" in str(refused)
+
+
+def test_the_doctor_tells_of_what_was_set_aside_until_it_is_sent_again(state: Path) -> None:
+    settings = Settings(state_dir=state)
+    told = asyncio.run(_database(settings))
+    assert told.startswith("warning: ")
+    assert told.endswith("events set aside: 3, see lineside outbox list")
+    assert run("retry", "--all").exit_code == 0
+    assert "set aside: 1," in asyncio.run(_database(settings))
 
 
 def test_what_was_not_set_aside_is_not_touched(state: Path) -> None:
