@@ -233,6 +233,7 @@ class PostgresDatabase:
         self.engine: AsyncEngine = create_async_engine(
             url, pool_size=8, max_overflow=8, pool_pre_ping=False, json_serializer=_pass_json
         )
+        self.driver_errors = _driver_errors()
         self._running: set[asyncio.Task[Any]] = set()
         self._doubted_at_s = 0.0
         self._connections: WeakSet[Any] = WeakSet()
@@ -290,7 +291,7 @@ class PostgresDatabase:
             ):
                 raise _down(error) from error
             raise
-        except (OSError, PoolTimeoutError) as error:
+        except (OSError, PoolTimeoutError, *self.driver_errors) as error:
             raise _down(error) from error
 
     async def close(self) -> None:
@@ -312,6 +313,13 @@ class PostgresDatabase:
             for connection in tuple(self._connections):
                 connection.terminate()
             await self.engine.dispose()
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """Return what asyncpg raises through SQLAlchemy unchanged: all while a connection is made."""
+    import asyncpg  # noqa: PLC0415 - not for SQLite
+
+    return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def _relaxed(work: Work[T]) -> Work[T]:
@@ -369,6 +377,8 @@ async def _migrate_postgres(url: URL) -> None:
         async with engine.begin() as connection:
             await connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7205759403792794)")
             await connection.run_sync(_upgrade)
+    except _driver_errors() as error:
+        raise _down(error) from error
     finally:
         await engine.dispose()
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
@@ -57,6 +59,32 @@ async def test_a_dead_connection_is_given_up_and_the_next_is_a_new_one(
                 assert await ask(one) == 1
             assert await asyncio.gather(*(ask(one) for _ in range(4))) == [1, 1, 1, 1]
             assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("kind", ["read", "write", "lease"])
+async def test_a_connection_that_dies_while_it_is_prepared_is_an_outage(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    connect = asyncpg.connect
+
+    async def connect_and_lose(*args: Any, **options: Any) -> Any:
+        connection = await connect(*args, **options)
+        connection.terminate()
+        return connection
+
+    url = await fresh_postgres(postgres_url)
+    async with open_database(url, answer_limit_s=20.0) as database:
+
+        async def leased(work: Callable[[Connection], int]) -> int:
+            async with hold(database, "relay"):
+                return await database.read(work)
+
+        monkeypatch.setattr(asyncpg, "connect", connect_and_lose)
+        ask = {"read": database.read, "write": database.write, "lease": leased}[kind]
+        with pytest.raises(DependencyDownError):
+            await ask(one)
+        monkeypatch.undo()
+        assert await database.read(one) == 1
 
 
 async def test_a_lease_does_not_wait_on_a_dead_connection(
