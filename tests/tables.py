@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg  # type: ignore[import-untyped]  # it ships no types
+import asyncpg
 
 from adapters.memory.arrivals import MemoryArrivals
 from adapters.memory.catalog import MemoryCatalog

@@ -233,7 +233,8 @@ class PostgresDatabase:
         self.engine: AsyncEngine = create_async_engine(
             url, pool_size=8, max_overflow=8, pool_pre_ping=False, json_serializer=_pass_json
         )
-        self.driver_errors = _driver_errors()
+        # What a connection in the making raises: the driver's own errors come through unchanged.
+        self.away: tuple[type[Exception], ...] = (OSError, PoolTimeoutError, *_driver_errors())
         self._running: set[asyncio.Task[Any]] = set()
         self._doubted_at_s = 0.0
         self._connections: WeakSet[Any] = WeakSet()
@@ -291,7 +292,7 @@ class PostgresDatabase:
             ):
                 raise _down(error) from error
             raise
-        except (OSError, PoolTimeoutError, *self.driver_errors) as error:
+        except self.away as error:
             raise _down(error) from error
 
     async def close(self) -> None:
@@ -316,7 +317,7 @@ class PostgresDatabase:
 
 
 def _driver_errors() -> tuple[type[Exception], ...]:
-    """Return what asyncpg raises through SQLAlchemy unchanged: all while a connection is made."""
+    """Return what asyncpg raises; SQLAlchemy wraps none of it while it prepares a connection."""
     import asyncpg  # noqa: PLC0415 - not for SQLite
 
     return (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)

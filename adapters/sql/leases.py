@@ -121,7 +121,9 @@ async def _session(database: PostgresDatabase) -> AsyncConnection:
         async with asyncio.timeout(_ANSWER_LIMIT_S):
             connection = await database.engine.connect()
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-    except (SQLAlchemyError, OSError, *database.driver_errors) as error:
+    except SQLAlchemyError as error:
+        raise DependencyDownError("database", "the database does not answer") from error
+    except database.away as error:
         raise DependencyDownError("database", "the database does not answer") from error
     try:
         # A machine that vanished must not keep the lock for the system's two hours.

@@ -80,9 +80,9 @@ async def test_a_connection_that_dies_while_it_is_prepared_is_an_outage(
                 return await database.read(work)
 
         monkeypatch.setattr(asyncpg, "connect", connect_and_lose)
-        ask = {"read": database.read, "write": database.write, "lease": leased}[kind]
+        asks: dict[str, Any] = {"read": database.read, "write": database.write, "lease": leased}
         with pytest.raises(DependencyDownError):
-            await ask(one)
+            await asks[kind](one)
         monkeypatch.undo()
         assert await database.read(one) == 1
 
