@@ -77,13 +77,14 @@ def _known_role(_: click.Context, __: click.Parameter, role: str) -> str:
 def worker(*, role: str) -> int:
     """Run one role until it is told to stop."""
     from app.logs import configure_logging  # noqa: PLC0415 - as below
+    from app.process import run_quickly  # noqa: PLC0415 - as below
     from app.roles import run_role  # noqa: PLC0415 - each role brings its own packages
     from app.supervisor import die_with_parent  # noqa: PLC0415 - as above
 
     die_with_parent()
     level = os.environ.get("LINESIDE_LOG_LEVEL", "INFO")
     configure_logging(level)
-    return asyncio.run(run_role(role, read_settings()))
+    return run_quickly(run_role(role, read_settings()))
 
 
 @click.command("broker")
