@@ -1,14 +1,11 @@
-"""What a role asks of the C library, the kernel and the event loop for its own process."""
+"""What a role asks of the C library and of the kernel for its own process."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import ctypes
 import os
 import sys
-from collections.abc import Coroutine
-from typing import Any
 
 # Names and numbers of <malloc.h>.
 _M_TRIM_THRESHOLD = -1
@@ -52,18 +49,3 @@ def wake_without_preempting() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError):  # a sandbox may forbid it
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-def run_quickly(work: Coroutine[Any, Any, int]) -> int:
-    """Run a role to its end, as `asyncio.run` does, on the event loop of libuv.
-
-    A verdict's way to the screen is mostly waiting for sockets, in turn, by three roles: a sixth
-    of it went into the loop of the standard library. Where there is no libuv (Windows), that one
-    runs.
-    """
-    try:
-        from uvloop import new_event_loop  # noqa: PLC0415 - not on every system
-    except ImportError:
-        return asyncio.run(work)
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(work)

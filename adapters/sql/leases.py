@@ -121,9 +121,7 @@ async def _session(database: PostgresDatabase) -> AsyncConnection:
         async with asyncio.timeout(_ANSWER_LIMIT_S):
             connection = await database.engine.connect()
             connection = await connection.execution_options(isolation_level="AUTOCOMMIT")
-    except SQLAlchemyError as error:
-        raise DependencyDownError("database", "the database does not answer") from error
-    except database.away as error:
+    except (SQLAlchemyError, *database.away) as error:  # type: ignore[misc]  # mypy knows no such tuple
         raise DependencyDownError("database", "the database does not answer") from error
     try:
         # A machine that vanished must not keep the lock for the system's two hours.

@@ -76,15 +76,18 @@ def _known_role(_: click.Context, __: click.Parameter, role: str) -> str:
 @click.argument("role", callback=_known_role)
 def worker(*, role: str) -> int:
     """Run one role until it is told to stop."""
+    import uvloop  # noqa: PLC0415 - as below
+
     from app.logs import configure_logging  # noqa: PLC0415 - as below
-    from app.process import run_quickly  # noqa: PLC0415 - as below
     from app.roles import run_role  # noqa: PLC0415 - each role brings its own packages
     from app.supervisor import die_with_parent  # noqa: PLC0415 - as above
 
     die_with_parent()
     level = os.environ.get("LINESIDE_LOG_LEVEL", "INFO")
     configure_logging(level)
-    return run_quickly(run_role(role, read_settings()))
+    # A verdict's way to the screen is mostly waiting for sockets, by three roles in turn: on the
+    # standard library's loop it takes a fifth longer.
+    return uvloop.run(run_role(role, read_settings()))
 
 
 @click.command("broker")

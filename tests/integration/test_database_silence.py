@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from sqlalchemy import Connection, make_url, text
 
-from adapters.sql.engine import PostgresDatabase, open_database, parse_url
+from adapters.sql.engine import PostgresDatabase, migrate, open_database, parse_url
 from adapters.sql.leases import hold
 from app.chaos.fault_proxy import FaultProxy
 from pipeline.errors import DependencyDownError
@@ -61,7 +61,7 @@ async def test_a_dead_connection_is_given_up_and_the_next_is_a_new_one(
             assert time.monotonic() - began < 15
 
 
-@pytest.mark.parametrize("kind", ["read", "write", "lease"])
+@pytest.mark.parametrize("kind", ["read", "write", "lease", "migrate"])
 async def test_a_connection_that_dies_while_it_is_prepared_is_an_outage(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -80,7 +80,10 @@ async def test_a_connection_that_dies_while_it_is_prepared_is_an_outage(
                 return await database.read(work)
 
         monkeypatch.setattr(asyncpg, "connect", connect_and_lose)
-        asks: dict[str, Any] = {"read": database.read, "write": database.write, "lease": leased}
+        asks: dict[str, Any] = {
+            "read": database.read, "write": database.write, "lease": leased,
+            "migrate": lambda _: migrate(url),
+        }  # fmt: skip
         with pytest.raises(DependencyDownError):
             await asks[kind](one)
         monkeypatch.undo()

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import uvloop
-
-from app.process import run_quickly
 
 ROOT = Path(__file__).parents[3]
 # Twenty times the same 24 MB in three pieces, freed in between, on a thread as the stage has one.
@@ -67,11 +63,3 @@ thread.start()
 thread.join()
 """
     assert printed(script) == os.SCHED_BATCH
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no libuv loop there")
-def test_a_role_runs_on_the_quick_loop_and_its_code_comes_back() -> None:
-    async def work() -> int:
-        return 7 if isinstance(asyncio.get_running_loop(), uvloop.Loop) else 1
-
-    assert run_quickly(work()) == 7

@@ -76,6 +76,7 @@ class Cursor:
         self._position += len(found)
         return found
 
+    # A replica reads everything: should it ever ask for these two, its test must fail.
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         raise NotImplementedError
 
