@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,7 +29,11 @@ Image.MAX_IMAGE_PIXELS = None
 
 
 def decode_rgb(
-    data: bytes, *, max_bytes: int = MAX_BYTES, max_pixels: int = MAX_PIXELS
+    data: bytes,
+    *,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+    decode_jpeg: Callable[[bytes], NDArray[np.uint8] | None] | None = None,
 ) -> NDArray[np.uint8]:
     """Decode a picture as people see it.
 
@@ -41,6 +45,8 @@ def decode_rgb(
         data: a JPEG, PNG, BMP, TIFF or WebP file; of several frames the first counts.
         max_bytes: largest file accepted.
         max_pixels: largest width x height accepted, checked before decoding.
+        decode_jpeg: a faster decoder for usual JPEGs, of the same pixels (adapters/fast_jpeg.py);
+            what it answers None to is Pillow's.
 
     Returns:
         (H, W, 3) uint8 RGB, contiguous and writable.
@@ -51,7 +57,15 @@ def decode_rgb(
     """
     image = _open(data, max_bytes=max_bytes, max_pixels=max_pixels)
     if image.format in ("JPEG", "MPO"):
-        image = _refuse_missing_pixels(image, data)
+        scans = read_scans(data)
+        if scans.lacks_scans:
+            raise _truncated()
+        if scans.probe is not None:
+            if decode_jpeg is not None and image.mode in ("RGB", "L") and _stands_upright(image):
+                pixels = decode_jpeg(scans.probe)
+                if pixels is not None:
+                    return pixels
+            image = _decode_probe(scans.probe)
     with _decoding():
         upright = _upright(image)
         if upright.mode in _DEEP_GREY:
@@ -139,22 +153,14 @@ def _open(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
     return image
 
 
-def _refuse_missing_pixels(image: Image.Image, jpeg: bytes) -> Image.Image:
-    """Refuse what would be painted grey where its bytes are missing, and judged as if it were so.
-
-    Returns:
-        The picture, already decoded where decoding is what told that nothing is missing.
+def _decode_probe(probe: bytes) -> Image.Image:
+    """Decode a file in which missing bytes are an error (pipeline/jpeg_scan.py).
 
     Raises:
-        PoisonError: `truncated_image`.
+        PoisonError: `truncated_image`: what is missing would be painted grey, and judged so.
     """
-    scans = read_scans(jpeg)
-    if scans.lacks_scans:
-        raise _truncated()
-    if scans.probe is None:
-        return image
     try:
-        whole = Image.open(io.BytesIO(scans.probe), formats=("JPEG",))
+        whole = Image.open(io.BytesIO(probe), formats=("JPEG",))
         whole.load()
     except OSError:
         raise _truncated() from None
@@ -163,9 +169,12 @@ def _refuse_missing_pixels(image: Image.Image, jpeg: bytes) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     # Pillow copies a picture that already stands upright, too.
-    if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
-        return image
-    return ImageOps.exif_transpose(image)
+    return image if _stands_upright(image) else ImageOps.exif_transpose(image)
+
+
+def _stands_upright(image: Image.Image) -> bool:
+    with _decoding():
+        return bool(image.getexif().get(ExifTags.Base.Orientation, 1) == 1)
 
 
 def _truncated() -> PoisonError:

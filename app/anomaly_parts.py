@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from adapters.fast_jpeg import decode_rgb
 from adapters.networks import fold_batch_norms
-from adapters.pictures import decode_rgb
 from adapters.weights import load_weights
 from app.roles import Kit
 from consumers.anomaly.bank_files import BankLibrary

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI
 
+from adapters.fast_jpeg import decode_rgb
 from adapters.networks import fold_batch_norms
-from adapters.pictures import decode_rgb
 from adapters.weights import Weights, load_weights
 from app.roles import Kit
 from console.problems import install_problem_handlers
