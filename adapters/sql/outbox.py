@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
 from adapters.sql.engine import Database
+from adapters.sql.fresh_rows import FreshRows
 from adapters.sql.leases import hold
 from adapters.sql.projection import project, subject_of, upload_row
 from adapters.sql.statements import insert, statement
@@ -35,6 +36,7 @@ _PENDING = (
     .order_by(outbox.c.id)
     .limit(bindparam("rows"))
 )
+_FIRST_WAITING = select(outbox.c.id).where(_WAITS).order_by(outbox.c.id).limit(1)
 _SIZES = (
     select(func.length(outbox.c.value).label("size_bytes"))
     .where(_WAITS)
@@ -111,6 +113,7 @@ class SqlOutbox:
         self._dialect = database.dialect
         self._source = source
         self._on_append = on_append
+        self._fresh = FreshRows()
         self._insert_outbox = (
             insert(self._dialect, outbox)
             .values(
@@ -126,22 +129,31 @@ class SqlOutbox:
         """Write each event's rows and its outbox row in one transaction (port `Outbox`)."""
         messages = [encode(event, source=self._source) for event in events]
 
-        def work(connection: Connection) -> list[bool]:
-            is_new = [
+        def work(connection: Connection) -> tuple[list[int | None], int | None]:
+            row_ids = [
                 self._append(connection, event, message)
                 for event, message in zip(events, messages, strict=True)
             ]
             # An upload starts as it should; the rest may change where an image stands.
             subjects = (subject_of(e) for e in events if not isinstance(e, ImageUploaded))
             refresh(connection, {s.image_id for s in subjects if s is not None})
-            return is_new
+            first = connection.scalar(_FIRST_WAITING) if self._dialect == "sqlite" else None
+            return row_ids, first
 
-        is_new = await self._database.write(work)
-        if self._on_append is not None and any(is_new):
+        row_ids, first = await self._database.write(work)
+        rows = [
+            OutboxRow(row_id, message)
+            for row_id, message in zip(row_ids, messages, strict=True)
+            if row_id is not None
+        ]
+        if rows and rows[0].row_id == first:
+            self._fresh.note(rows)
+        if self._on_append is not None and rows:
             self._on_append()
-        return is_new
+        return [row_id is not None for row_id in row_ids]
 
-    def _append(self, connection: Connection, event: Event, message: Message) -> bool:
+    def _append(self, connection: Connection, event: Event, message: Message) -> int | None:
+        """Write one event's rows; returns its outbox row, None if the event was known."""
         row = {
             "event_id": str(event.event_id),
             "topic": message.topic,
@@ -150,14 +162,16 @@ class SqlOutbox:
             "headers": stored_headers(message.headers),
             "created_at": datetime.now(UTC),
         }
-        if connection.execute(self._insert_outbox, row).rowcount == 0:
-            return False
+        inserted = connection.execute(self._insert_outbox, row)
+        if inserted.rowcount == 0:
+            return None
         if isinstance(event, ProductConfigured):
             self._check_revision(connection, event)
         changed = write_state(connection, self._dialect, project(event))
         if isinstance(event, ProductConfigured) and not changed:
             raise ConflictError
-        return True
+        (row_id,) = inserted.inserted_primary_key or (None,)
+        return row_id
 
     def _check_revision(self, connection: Connection, event: ProductConfigured) -> None:
         current = connection.scalar(_REVISION, {"product": event.product}) or 0
@@ -212,6 +226,8 @@ class SqlOutbox:
 
     async def pending(self, limit: int, max_bytes: int = 4_000_000) -> Sequence[OutboxRow]:
         """Return unpublished rows, oldest first, chosen by their flag (port `Outbox`)."""
+        if fresh := self._fresh.take(limit, max_bytes):
+            return fresh
 
         def work(connection: Connection) -> Sequence[Any]:
             few = connection.execute(_PENDING, {"rows": min(limit, _FEW)}).all()
@@ -224,7 +240,7 @@ class SqlOutbox:
                 return ()
             return connection.execute(_PENDING, {"rows": max(1, fitting)}).all()
 
-        return [
+        rows = [
             OutboxRow(
                 row.id,
                 Message(
@@ -233,6 +249,8 @@ class SqlOutbox:
             )
             for row in await self._database.read(work)
         ]
+        self._fresh.gave(rows)
+        return rows
 
     async def mark_published(self, positions: Mapping[int, Position]) -> None:
         """Note where rows were published."""
@@ -314,7 +332,13 @@ class SqlOutbox:
 
     def lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only relay, and stay it until the context ends (port `Outbox`)."""
-        return hold(self._database, "relay")
+        return self._relay_lease()
+
+    @asynccontextmanager
+    async def _relay_lease(self) -> AsyncIterator[Lease]:
+        async with hold(self._database, "relay") as lease:
+            with self._fresh.held():
+                yield lease
 
     def sweep_lease(self) -> AbstractAsyncContextManager[Lease]:
         """Wait to be the only sweep (port `Reservations`)."""
