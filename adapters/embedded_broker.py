@@ -27,6 +27,7 @@ import psutil
 from adapters.embedded_node import (
     Node,
     allocate_ports,
+    check_log_room,
     die_with_parent,
     format_storage,
     free_ports,
@@ -163,13 +164,17 @@ class EmbeddedBroker:
         """Start the nodes that died by themselves again, and wait until they answer.
 
         Raises:
-            ConfigError: a node does not come back; its last lines say why.
+            ConfigError: a node does not come back; its last lines say why, or the disk is full.
         """
         for node in self._nodes:
             process = self._processes.get(node.number)
             if process is not None and process.poll() is not None:
                 self._spawn(node)
-        await self.wait_ready()
+        try:
+            await self.wait_ready()
+        except ConfigError:
+            check_log_room(self._data_dir)  # in one line, where Kafka prints a long trace
+            raise
         self._announce()
 
     async def wait_ready(self) -> None:

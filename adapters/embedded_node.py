@@ -50,11 +50,11 @@ class Node:
         return self.folder / "broker.log"
 
 
-def allocate_ports(data_dir: Path, count: int, port: int | None) -> list[Node]:
-    """Choose ports: the asked one, else those of the last run where free, else free ones.
+def check_log_room(data_dir: Path) -> None:
+    """Say it when the disk is too full for a broker; Kafka itself ends with a long trace.
 
     Raises:
-        ConfigError: the asked port is in use, or the disk is full.
+        ConfigError: names the folder, what is free and what is needed.
     """
     free_bytes = shutil.disk_usage(data_dir).free
     if free_bytes < _LEAST_FREE_BYTES:
@@ -62,6 +62,15 @@ def allocate_ports(data_dir: Path, count: int, port: int | None) -> list[Node]:
             f"{data_dir}: only {free_bytes // 1_000_000} MB free for the log; "
             f"make room ({_LEAST_FREE_BYTES // 1_000_000} MB), or set LINESIDE_STATE_DIR"
         )
+
+
+def allocate_ports(data_dir: Path, count: int, port: int | None) -> list[Node]:
+    """Choose ports: the asked one, else those of the last run where free, else free ones.
+
+    Raises:
+        ConfigError: the asked port is in use, or the disk is full.
+    """
+    check_log_room(data_dir)
     memory = data_dir / "ports.json"
     wanted = _remembered(memory, count)
     if port is not None:

@@ -187,18 +187,26 @@ async def _broker(
 
 async def keep_broker(broker: EmbeddedBroker) -> None:
     """Start the broker again when it dies; the roles wait for it meanwhile."""
+    told: str | None = None
     while True:
         try:
             await broker.wait_died()
         except StalledError as error:
-            fields = {"action": "broker_died", "reason": str(error)}
-            logger.warning("the broker died and is started again", extra=fields)
+            if told is None:
+                fields = {"action": "broker_died", "reason": str(error)}
+                logger.warning("the broker died and is started again", extra=fields)
         try:
             await broker.revive()
         except (ConfigError, OSError) as error:  # a full disk, for one, which gets room again
-            fields = {"action": "broker_stays_away", "reason": str(error)}
-            logger.warning("the broker does not start", extra=fields)
+            if str(error) != told:  # once, though it is tried every few seconds
+                told = str(error)
+                fields = {"action": "broker_stays_away", "reason": told}
+                logger.warning("the broker does not start, and is tried on: %s", told, extra=fields)
             await asyncio.sleep(BROKER_RETRY_S)
+        else:
+            if told is not None:
+                logger.warning("the broker is back", extra={"action": "broker_back"})
+            told = None
 
 
 async def to_the_end(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -86,7 +86,7 @@ async def run_demo(settings: Settings, options: DemoOptions) -> int:
             await _stay_alive(running, options, items, say)
         if options.as_json:
             click.echo(json.dumps(summary, ensure_ascii=False))
-        return 0 if summary["images"]["lost"] == 0 else 1
+        return 1 if summary["images"]["lost"] or summary["images"]["refused"] else 0
 
 
 def _speaker() -> Callable[[str], None]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from app.demo.publishing import Sent
@@ -138,6 +141,21 @@ def wrong_verdicts(items: Sequence[Sent]) -> list[tuple[Sent, str]]:
     return wrong
 
 
+def refusals(items: Sequence[Sent]) -> list[tuple[str, int]]:
+    """Why uploads were refused, as the server said it, and how often, the most frequent first."""
+    return Counter(
+        _reason(item.refused) for item in items if item.refused is not None
+    ).most_common()
+
+
+def _reason(answer: str) -> str:
+    """Take the detail out of a problem document; anything else is told as it came."""
+    try:
+        return str(json.loads(answer)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return answer[:200]
+
+
 def _shown(value: object) -> str:
     return "-" if value is None else str(value)
 
@@ -153,6 +171,8 @@ def print_summary(summary: Json, items: Sequence[Sent]) -> None:
         f"{images['errors']} errors, {images['dead_lettered']} dead letters, "
         f"{images['refused']} refused, [bold]{images['lost']} lost[/]"
     )
+    for reason, count in refusals(items):
+        console.print(f"  [yellow]{count} refused:[/] {escape(reason)}", soft_wrap=True)
     drawn = Table(box=None, pad_edge=False, header_style="dim")
     for heading in (
         "product",

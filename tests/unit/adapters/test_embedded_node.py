@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from adapters import kafka_runtime
-from adapters.embedded_broker import read_broker_file
+from adapters.embedded_broker import EmbeddedBroker, read_broker_file
 from adapters.embedded_node import (
     allocate_ports,
     java_command,
@@ -137,3 +138,18 @@ def test_behind_a_proxy_clients_are_told_its_port_and_nodes_use_their_own(tmp_pa
     assert f"PLAINTEXT://127.0.0.1:{node.port}," in settings["listeners"]
     assert settings["advertised.listeners"] == ("PLAINTEXT://127.0.0.1:4001,PEERS://127.0.0.1:4002")
     assert settings["inter.broker.listener.name"] == "PEERS"
+
+
+async def test_a_broker_that_does_not_come_back_says_if_the_disk_is_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def end() -> None:
+        raise ConfigError("java.io.IOException: a long trace")
+
+    broker = EmbeddedBroker(tmp_path)
+    monkeypatch.setattr(broker, "wait_ready", end)
+    for free_bytes, told in ((1_000_000, "only 1 MB free"), (10**12, "a long trace")):
+        found = SimpleNamespace(free=free_bytes)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, found=found: found)
+        with pytest.raises(ConfigError, match=told):
+            await broker.revive()

@@ -14,10 +14,11 @@ from pipeline.errors import ConfigError, StalledError
 
 
 class Broker:
-    """Dead until the third try."""
+    """Dead until the fourth try."""
 
     def __init__(self) -> None:
         self.troubles: list[Exception] = [
+            OSError(errno.ENOSPC, "No space left on device"),
             OSError(errno.ENOSPC, "No space left on device"),
             ConfigError("the embedded broker did not start"),
         ]
@@ -35,7 +36,7 @@ class Broker:
 
 
 async def test_a_broker_is_started_again_also_after_the_disk_was_full(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(app.up, "BROKER_RETRY_S", 0.0)
     broker: Any = Broker()
@@ -49,3 +50,8 @@ async def test_a_broker_is_started_again_also_after_the_disk_was_full(
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    # People read these lines: the reason is in them, and each is said once.
+    told = [record.getMessage() for record in caplog.records]
+    assert [line for line in told if "No space left" in line] == [told[1]]
+    assert "the embedded broker did not start" in told[2]
+    assert told[3:] == ["the broker is back"]
