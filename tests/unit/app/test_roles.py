@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import uvloop
@@ -14,6 +15,8 @@ import app.roles
 from adapters.clock import SystemClock
 from adapters.telemetry import PrometheusTelemetry
 from app.cli.processes import worker
+from app.roles import Kit
+from app.settings import Settings
 
 
 def test_a_role_runs_on_the_loop_of_libuv(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,18 +34,42 @@ def test_a_role_runs_on_the_loop_of_libuv(monkeypatch: pytest.MonkeyPatch) -> No
     assert loops == [("record", uvloop.Loop)]
 
 
-async def test_tables_let_the_log_gather_where_cores_are_few(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    joined: list[dict[str, Any]] = []
+def asked_of_the_log() -> tuple[Kit, list[dict[str, Any]]]:
+    """A kit whose stages have nothing to work with, and what their members ask as they join."""
+    asked: list[dict[str, Any]] = []
 
     def group(_name: str, *_topics: str, **options: Any) -> None:
-        joined.append(options)
+        asked.append(options)
 
-    fields = dict.fromkeys(("settings", "sink", "peek", "inspections"))
-    resources: Any = SimpleNamespace(group=group, witness=lambda _name: None, **fields)
+    fields = dict.fromkeys(("sink", "peek", "inspections"))
+    resources: Any = SimpleNamespace(
+        group=group, witness=lambda _name: None, settings=Settings(), **fields
+    )
+    return Kit(resources, SystemClock(), PrometheusTelemetry()), asked
+
+
+@pytest.mark.parametrize("role", ["record", "llm"])
+async def test_tables_and_reports_let_the_log_gather_where_cores_are_few(
+    role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(app.roles, "_NO_HURRY_S", 0.3)
-    kit = app.roles.Kit(resources, SystemClock(), PrometheusTelemetry())
-    async with app.roles.build_record(kit):
+    made: Any = MagicMock(services=())
+    monkeypatch.setattr("app.llm_parts.build_parts", lambda _kit: made)
+    kit, asked = asked_of_the_log()
+    async with app.roles.ROLES[role](kit):
         pass
-    assert [options["gather_s"] for options in joined] == [0.3]
+    assert [options["gather_s"] for options in asked] == [0.3]
+
+
+async def test_verdicts_do_not_wait_and_a_bank_being_built_holds_up_no_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: Any = MagicMock()
+    monkeypatch.setattr("app.anomaly_parts.build_parts", lambda _kit: made)
+    kit, asked = asked_of_the_log()
+    async with app.roles.build_anomaly(kit):
+        pass
+    verdicts, banks = asked
+    assert (verdicts["gather_s"], banks["gather_s"]) == (0.0, 0.0)
+    assert banks["drain_budget_s"] == 2.0  # the group waits twice as long as the worker does
+    assert verdicts["drain_budget_s"] > banks["drain_budget_s"]
