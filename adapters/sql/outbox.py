@@ -153,7 +153,7 @@ class SqlOutbox:
         return [row_id is not None for row_id in row_ids]
 
     def _append(self, connection: Connection, event: Event, message: Message) -> int | None:
-        """Write one event's rows; returns its outbox row, None if the event was known."""
+        """Write one event's rows; returns its outbox row's id, None if the event was known."""
         row = {
             "event_id": str(event.event_id),
             "topic": message.topic,
@@ -170,8 +170,8 @@ class SqlOutbox:
         changed = write_state(connection, self._dialect, project(event))
         if isinstance(event, ProductConfigured) and not changed:
             raise ConflictError
-        (row_id,) = inserted.inserted_primary_key or (None,)
-        return row_id
+        (row_id,) = inserted.inserted_primary_key or (0,)
+        return int(row_id)
 
     def _check_revision(self, connection: Connection, event: ProductConfigured) -> None:
         current = connection.scalar(_REVISION, {"product": event.product}) or 0

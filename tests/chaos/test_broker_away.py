@@ -91,7 +91,10 @@ class Sender:
         self.image_ids: list[str] = []
 
     async def upload(self) -> None:
-        answer = await send(self._http, len(self.image_ids))
+        try:
+            answer = await send(self._http, len(self.image_ids))
+        except httpx.TransportError as error:
+            raise AssertionError(f"the web process is gone: {error!r}") from error
         assert answer.status_code == 202, answer.text
         self.image_ids.append(answer.json()["image_id"])
 
