@@ -67,8 +67,13 @@ app.demo.run.run_demo = run_demo
 """
 
 
+def hear_hangups() -> None:
+    """As in a shell, also where the tests themselves run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def run(
-    code: str, *arguments: object, before: Callable[[], object] | None = None
+    code: str, *arguments: object, before: Callable[[], object] = hear_hangups
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", code + _START, *map(str, arguments)],
