@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 START_LIMIT_S = 120.0
 BROKER_RETRY_S = 2.0
+BROKER_TOLD_EVERY_S = 60.0
 # Kafka preallocates segments and the samples need room; less than this ends in a broken store.
 MIN_FREE_BYTES = 1_000_000_000
 EMBEDDED_PARTITIONS = 3
@@ -187,26 +188,29 @@ async def _broker(
 
 async def keep_broker(broker: EmbeddedBroker) -> None:
     """Start the broker again when it dies; the roles wait for it meanwhile."""
-    told: str | None = None
+    now = asyncio.get_running_loop().time
+    told_s: float | None = None
     while True:
         try:
             await broker.wait_died()
         except StalledError as error:
-            if told is None:
+            if told_s is None:
                 fields = {"action": "broker_died", "reason": str(error)}
                 logger.warning("the broker died and is started again", extra=fields)
         try:
             await broker.revive()
         except (ConfigError, OSError) as error:  # a full disk, for one, which gets room again
-            if str(error) != told:  # once, though it is tried every few seconds
-                told = str(error)
-                fields = {"action": "broker_stays_away", "reason": told}
-                logger.warning("the broker does not start, and is tried on: %s", told, extra=fields)
+            # Tried every few seconds; its words differ each time, if only by the time of day.
+            if told_s is None or now() - told_s > BROKER_TOLD_EVERY_S:
+                told_s = now()
+                fields = {"action": "broker_stays_away", "reason": str(error)}
+                said = "the broker does not start, and is tried on: %s"
+                logger.warning(said, error, extra=fields)
             await asyncio.sleep(BROKER_RETRY_S)
         else:
-            if told is not None:
+            if told_s is not None:
                 logger.warning("the broker is back", extra={"action": "broker_back"})
-            told = None
+            told_s = None
 
 
 async def to_the_end(stop: Callable[[], Coroutine[Any, Any, None]]) -> None:

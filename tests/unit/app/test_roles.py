@@ -11,7 +11,9 @@ import pytest
 import uvloop
 from click.testing import CliRunner
 
+import app.anomaly_parts
 import app.roles
+from adapters import fast_jpeg
 from adapters.clock import SystemClock
 from adapters.telemetry import PrometheusTelemetry
 from app.cli.processes import worker
@@ -73,3 +75,14 @@ async def test_verdicts_do_not_wait_and_a_bank_being_built_holds_up_no_stop(
     assert (verdicts["gather_s"], banks["gather_s"]) == (0.0, 0.0)
     assert banks["drain_budget_s"] == 2.0  # the group waits twice as long as the worker does
     assert verdicts["drain_budget_s"] > banks["drain_budget_s"]
+
+
+def test_verdicts_decode_by_the_fast_decoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = MagicMock(return_value=MagicMock(state_dict={}, sha256="0"))
+    for name in ("open_extractor", "fold_batch_norms", "plan_for", "model_name", "BankLibrary"):
+        monkeypatch.setattr(f"app.anomaly_parts.{name}", MagicMock())
+    monkeypatch.setattr("app.anomaly_parts.load_weights", weights)
+    kit = MagicMock(settings=Settings())
+    made = app.anomaly_parts.build_parts(kit)
+    assert made.parts.decode is fast_jpeg.decode_rgb
+    assert made.fit_parts.decode is fast_jpeg.decode_rgb
