@@ -96,7 +96,12 @@ class Supervisor:
 
     async def _keep(self, child: Child) -> None:
         while not self._stopping:
-            await self._run_once(child)
+            try:
+                await self._run_once(child)
+            except OSError as error:  # no room for a log, no process to be had: that may pass
+                child.started_at = time.monotonic()
+                fields = {"action": "role_not_started", "role": child.role}
+                logger.warning("a role cannot be started: %s", error, extra=fields)
             if self._stopping:
                 return
             lived_s = time.monotonic() - child.started_at
@@ -140,7 +145,10 @@ class Supervisor:
         return path.open("ab")
 
     def _write(self) -> None:
-        """Tell `lineside status` what runs, atomically."""
+        """Tell `lineside status` what runs, atomically; where that fails, roles go on all the same.
+
+        A full disk would else end the keeper of a role, and with it every later start of it.
+        """
         roles = {
             child.role: {
                 "pid": child.process.pid if child.process and not _ended(child.process) else None,
@@ -151,8 +159,12 @@ class Supervisor:
         }
         path = self.state_dir / "supervisor.json"
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"pid": os.getpid(), "roles": roles}), "utf-8")
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps({"pid": os.getpid(), "roles": roles}), "utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            fields = {"action": "status_not_written"}
+            logger.warning("what runs cannot be noted for `status`: %s", error, extra=fields)
 
 
 def _ended(process: asyncio.subprocess.Process) -> bool:
