@@ -13,6 +13,11 @@ from typing import Any, Protocol
 class Compute(Protocol):
     """Runs plain functions one at a time."""
 
+    @property
+    def is_aside(self) -> bool:
+        """Whether the event loop is free meanwhile."""
+        ...
+
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Return what `function(*args)` returns, or raise what it raises."""
         ...
@@ -25,6 +30,8 @@ class Compute(Protocol):
 class InlineCompute:
     """On the event loop: for stages that compute nothing, it saves the hop (40 µs)."""
 
+    is_aside = False
+
     async def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call at once."""
         return function(*args)
@@ -35,6 +42,8 @@ class InlineCompute:
 
 class ComputeThread:
     """A daemon thread: one that hangs in a model cannot keep the process from ending."""
+
+    is_aside = True
 
     def __init__(self, name: str) -> None:
         """`name` shows in debuggers and profilers."""

@@ -85,4 +85,4 @@ async def spread(items: Iterable[T], work: Callable[[T], Awaitable[None]], width
             await work(rest.popleft())
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(lane(width - 1))
+        await lane(width - 1)

@@ -173,12 +173,15 @@ class Worker:
                 self._computable.clear()
                 await self._computable.wait()
                 continue
-            self._loaders.wake()
+            if self._compute.is_aside:
+                self._loaders.wake()
             started = self._clock.monotonic()
             await infer_batch(self._stage.infer, batch, self._compute)
             self._observe_since("infer_seconds", started)
             self._telemetry.observe("batch_items", len(batch), stage=self.name)
             await self._computed.put(batch)
+            # Else only now: what is loaded before this batch is saved drives it out of the caches.
+            self._loaders.wake()
 
     async def _save_batches(self) -> None:
         while True:

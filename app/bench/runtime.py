@@ -147,7 +147,8 @@ async def run_worker(servers: str, records: int) -> float:
         sink,
         SystemClock(),
         counter,
-        WorkerSettings(batch_size=_BATCH),
+        # As the record role, which computes nothing either.
+        WorkerSettings(batch_size=_BATCH, compute="inline"),
     )
     task = asyncio.create_task(worker.run())
     try:
