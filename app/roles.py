@@ -151,9 +151,11 @@ async def build_record(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     """Every derived event into the tables."""
     from consumers.record.stage import RecordStage  # noqa: PLC0415 - each role brings its own
 
+    # Little is read ahead: what waits long for its turn has left the processor's caches.
     settings = WorkerSettings(
-        batch_size=200, compute="inline", priority_topics=(), gather_s=_NO_HURRY_S
-    )
+        batch_size=200, compute="inline", poll_records=200, buffer_records=400,
+        priority_topics=(), gather_s=_NO_HURRY_S,
+    )  # fmt: skip
     yield [kit.worker(RecordStage(kit.resources.inspections), settings)]
 
 

@@ -148,7 +148,9 @@ async def run_worker(servers: str, records: int) -> float:
         SystemClock(),
         counter,
         # As the record role, which computes nothing either.
-        WorkerSettings(batch_size=_BATCH, compute="inline"),
+        WorkerSettings(
+            batch_size=_BATCH, compute="inline", poll_records=_BATCH, buffer_records=2 * _BATCH
+        ),
     )
     task = asyncio.create_task(worker.run())
     try:
