@@ -19,6 +19,8 @@ from app.text_models import build_text_model
 from pipeline.errors import ConfigError, DependencyDownError, LinesideError
 
 _LIMIT_S = 15.0
+# Weights are read on this machine, after torch is imported: a busy one takes its time for that.
+_WEIGHTS_LIMIT_S = 120.0
 _LOW_DISK_BYTES = 5_000_000_000
 
 
@@ -69,11 +71,12 @@ _SETTINGS = {
 
 
 async def _one(name: str, check: Awaitable[str]) -> Finding:
+    limit_s = _WEIGHTS_LIMIT_S if name.endswith("weights") else _LIMIT_S
     try:
-        async with asyncio.timeout(_LIMIT_S):
+        async with asyncio.timeout(limit_s):
             detail = await check
     except TimeoutError:
-        return Finding(name, "away", f"no answer within {_LIMIT_S:.0f} s; {_what_to_do(name)}")
+        return Finding(name, "away", f"no answer within {limit_s:.0f} s; {_what_to_do(name)}")
     except LinesideError as error:
         return _as_finding(name, error)
     warned = detail.startswith("warning: ")
