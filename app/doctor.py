@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, DependencyDownError, LinesideError
 
 _LIMIT_S = 15.0
 # Weights are read on this machine, after torch is imported: a busy one takes its time for that.
-_WEIGHTS_LIMIT_S = 120.0
+_LIMITS_S = {"embed weights": 120.0, "anomaly weights": 120.0}
 _LOW_DISK_BYTES = 5_000_000_000
 
 
@@ -71,7 +71,7 @@ _SETTINGS = {
 
 
 async def _one(name: str, check: Awaitable[str]) -> Finding:
-    limit_s = _WEIGHTS_LIMIT_S if name.endswith("weights") else _LIMIT_S
+    limit_s = _LIMITS_S.get(name, _LIMIT_S)
     try:
         async with asyncio.timeout(limit_s):
             detail = await check

@@ -77,6 +77,9 @@ class Kit:
 # A member takes turns between its partitions poll by poll: where an image takes a tenth of a
 # second, polls of 500 would let those of one partition age for a minute behind the others.
 _SLOW_WORK = WorkerSettings(poll_records=32, buffer_records=64)
+# For stages that compute nothing. No more is read ahead than this: what waits long for its turn has
+# left the processor's caches.
+QUICK_WORK = WorkerSettings(batch_size=200, compute="inline", poll_records=200, buffer_records=400)
 
 # The verdict goes first: where the two share few cores, each would take twice as long. Similar
 # cases are looked for when it is mostly there; a batch that is full does not wait.
@@ -151,11 +154,7 @@ async def build_record(kit: Kit) -> AsyncIterator[Sequence[Service]]:
     """Every derived event into the tables."""
     from consumers.record.stage import RecordStage  # noqa: PLC0415 - each role brings its own
 
-    # Little is read ahead: what waits long for its turn has left the processor's caches.
-    settings = WorkerSettings(
-        batch_size=200, compute="inline", poll_records=200, buffer_records=400,
-        priority_topics=(), gather_s=_NO_HURRY_S,
-    )  # fmt: skip
+    settings = replace(QUICK_WORK, priority_topics=(), gather_s=_NO_HURRY_S)
     yield [kit.worker(RecordStage(kit.resources.inspections), settings)]
 
 

@@ -64,8 +64,6 @@ class Committer:
     async def open_journals(self, records: Sequence[Record]) -> None:
         """Note a start of every partition that gets its first records, before any work."""
         partitions = self._dispatch.partitions
-        if all(one.journal_is_open for one in partitions.values()):  # nearly always
-            return
         starting: dict[Partition, Commit] = {}
         for record in records:
             one = partitions.get(record.topic_partition)

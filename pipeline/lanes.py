@@ -85,4 +85,5 @@ async def spread(items: Iterable[T], work: Callable[[T], Awaitable[None]], width
             await work(rest.popleft())
 
     async with asyncio.TaskGroup() as group:
+        # The first at once, not behind whatever else the loop has to do.
         await lane(width - 1)

@@ -180,8 +180,9 @@ class Worker:
             self._observe_since("infer_seconds", started)
             self._telemetry.observe("batch_items", len(batch), stage=self.name)
             await self._computed.put(batch)
-            # Else only now: what is loaded before this batch is saved drives it out of the caches.
-            self._loaders.wake()
+            if not self._compute.is_aside:
+                # Only now: what is loaded before this batch is saved drives it out of the caches.
+                self._loaders.wake()
 
     async def _save_batches(self) -> None:
         while True:

@@ -83,16 +83,22 @@ class Relay:
                         self._news.clear()
                         await self._drain(lease)
                         failures = 0
-                        self._trouble = None
+                        self._end_trouble()
                         await self._wait_for_news()
             except TransientError as error:
                 # The lease goes too: if the database is what failed, the lock may be lost.
                 self._waits_since_s = None
                 failures += 1
+                if self._trouble is None:  # once: an outage of hours is tried every two seconds
+                    fields = {"action": "relay_waits", "reason": str(error)}
+                    logger.warning("outbox rows cannot be published now", extra=fields)
                 self._trouble = f"relay: events wait in the outbox: {error}"
-                fields = {"action": "relay_waits", "failures": failures}
-                logger.warning("outbox rows cannot be published now", extra=fields)
                 await self._clock.sleep(min(_LONGEST_PAUSE_S, 0.1 * 2 ** min(failures, 10)))
+
+    def _end_trouble(self) -> None:
+        if self._trouble is not None:
+            logger.info("outbox rows are published again", extra={"action": "relay_goes_on"})
+        self._trouble = None
 
     async def _drain(self, lease: Lease) -> None:
         while rows := await self._outbox.pending(self._batch):

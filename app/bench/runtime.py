@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -28,10 +29,10 @@ from adapters.kafka.connection import KafkaConnection
 from adapters.kafka.sink import KafkaSink
 from adapters.kafka.source import GroupMember, KafkaOpenSource
 from app.garbage import calm_collector
+from app.roles import QUICK_WORK
 from pipeline.errors import ConfigError
 from pipeline.telemetry import MetricName, NullTelemetry
 from pipeline.worker import Worker
-from pipeline.worker_settings import WorkerSettings
 from schemas.codec import encode
 from schemas.embeddings import ImageEmbedded
 from schemas.event import Event, derived_event_id, origin_of, uploaded_event_id
@@ -147,10 +148,7 @@ async def run_worker(servers: str, records: int) -> float:
         sink,
         SystemClock(),
         counter,
-        # As the record role, which computes nothing either.
-        WorkerSettings(
-            batch_size=_BATCH, compute="inline", poll_records=_BATCH, buffer_records=2 * _BATCH
-        ),
+        replace(QUICK_WORK, batch_size=_BATCH),  # as the record role, which computes nothing either
     )
     task = asyncio.create_task(worker.run())
     try:

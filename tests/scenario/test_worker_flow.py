@@ -246,6 +246,29 @@ class TogetherStage(ScriptedStage):
         return [None] * len(events)
 
 
+async def test_a_stage_that_computes_nothing_saves_a_batch_before_it_loads_the_next() -> None:
+    steps: list[tuple[str, str]] = []
+
+    class Noting(ScriptedStage):
+        async def load(self, event: Any) -> Any:
+            steps.append(("load", event.subject.part_id))
+            return await super().load(event)
+
+        async def save(self, event: Any, result: Any) -> Event | None:
+            steps.append(("save", result))
+            return await super().save(event, result)
+
+    rig = Rig(partitions=1)
+    rig.send_parts(*"abcdefgh")
+    async with rig.running(rig.worker(Noting(), INLINE, batch_size=4)):
+        await rig.until(rig.all_committed)
+    first, second = "abcd", "efgh"
+    expected = [
+        (verb, part) for half in (first, second) for verb in ("load", "save") for part in half
+    ]
+    assert steps == expected
+
+
 async def test_a_stage_that_saves_together_needs_no_output_to_commit() -> None:
     rig, stage = Rig(partitions=1), TogetherStage()
     rig.send_parts("a", "b", "c")

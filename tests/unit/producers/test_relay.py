@@ -75,7 +75,10 @@ async def test_two_relays_at_once_publish_nothing_twice(rig: IngestRig) -> None:
     assert len(ids) == len(set(ids)) == 20
 
 
-async def test_a_broker_outage_is_told_and_loses_nothing(rig: IngestRig) -> None:
+async def test_a_broker_outage_is_told_and_loses_nothing(
+    rig: IngestRig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "producers.relay")
     await upload(rig, 3)
     rig.broker.is_down = True
     relay = Relay(rig.outbox, rig.broker, clock=rig.clock)
@@ -87,6 +90,10 @@ async def test_a_broker_outage_is_told_and_loses_nothing(rig: IngestRig) -> None
         await rig.clock.advance(10)
         await until_published(rig, 3)
         assert relay.not_ready() == []
+    # Not with every try: an outage may last for hours.
+    told = [(record.action, getattr(record, "reason", "")) for record in caplog.records]  # type: ignore[attr-defined]  # from `extra`
+    assert [action for action, _ in told] == ["relay_waits", "relay_goes_on"]
+    assert "down" in told[0][1]
 
 
 async def test_later_rows_never_overtake_a_batch_that_failed(rig: IngestRig) -> None:
